@@ -1,0 +1,1 @@
+"""Launches, watches and restarts the workers of one training run."""
