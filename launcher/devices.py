@@ -11,7 +11,6 @@ import ipaddress
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
@@ -20,20 +19,6 @@ HCCN_CONF = Path("/etc/hccn.conf")
 TOOL_LIMIT_S = 10.0
 
 _DEVICE_NODE = re.compile(r"davinci(\d+)")
-
-
-@dataclass(frozen=True)
-class HostDevices:
-    """`present`: device ids with a device node. `ips`: device id -> address, only where it is known."""
-
-    present: Tuple[int, ...]
-    ips: Dict[int, str]
-
-
-def host_devices(device_ids: Optional[Iterable[int]] = None) -> HostDevices:
-    """The devices of this host, and the addresses of `device_ids` (default: of all that are present)."""
-    present = present_devices()
-    return HostDevices(present, device_ips(present if device_ids is None else device_ids))
 
 
 def present_devices(dev: Path = Path("/dev")) -> Tuple[int, ...]:
@@ -47,15 +32,17 @@ def find_tool(name: str, driver_tools: Path = DRIVER_TOOLS) -> Optional[str]:
     return shutil.which(name) or shutil.which(name, path=str(driver_tools))
 
 
-def device_ips(
-    device_ids: Iterable[int], hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
+def discover_ips(
+    device_ids: Optional[Iterable[int]] = None, hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
 ) -> Dict[int, str]:
-    """Device id -> IP address of its network card, only where it is known.
+    """Device id -> IP address of its network card, only where it is known; default: of all that are present.
 
     `hccn_tool` reads the card. The configuration file says what the card was once told, so it is asked only
     on a host (or in a container) that has no `hccn_tool`.
     """
-    ids = list(device_ids)
+    ids = list(present_devices() if device_ids is None else device_ids)
+    if not ids:
+        return {}
     tool = find_tool("hccn_tool", driver_tools)
     if tool is None:
         configured = _read_hccn_conf(hccn_conf)
