@@ -1,0 +1,115 @@
+"""What differs between the kinds of device: numbering, the subsets HCCL accepts, its time limits.
+
+From Huawei's HCCL user guide (constraints, rank table configuration, HCCL_EXEC_TIMEOUT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator, Optional, Sequence, Tuple
+
+MAX_WORKERS_PER_HOST = 4096  # a slip of the finger in `devices: 80000` must not fill the memory
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One kind of device. `devices`: how many a server has; None where there is no such number."""
+
+    kind: str
+    product: str
+    devices: Optional[int] = None
+    ring: Optional[int] = None  # devices of a server form rings of so many: 2 or 4 must lie within one
+    counts: Optional[Tuple[int, ...]] = None  # how many of a server's devices one job may use
+    equal_servers: bool = False  # every server of a job must bring the same number
+    exec_timeout_step_s: int = 1  # HCCL rounds HCCL_EXEC_TIMEOUT down to a multiple
+
+    @property
+    def is_ascend(self) -> bool:
+        return self.devices is not None
+
+
+CHIPS = {
+    chip.kind: chip
+    for chip in (
+        Chip("cpu", "CPU worker"),
+        Chip(
+            "ascend910",
+            "Ascend 910",
+            devices=8,
+            ring=4,
+            counts=(1, 2, 4, 8),
+            equal_servers=True,
+            exec_timeout_step_s=68,
+        ),
+        Chip("ascend910b", "Ascend 910B", devices=8),
+        Chip("ascend910_93", "Ascend 910_93", devices=16),  # two dies per NPU, each a device of its own
+    )
+}
+
+
+@dataclass(frozen=True)
+class SubsetProblem:
+    """Why the devices of one server cannot be used; `server` is its index."""
+
+    server: int
+    what: str
+    expected: str
+    remedy: str
+
+
+def subset_problems(chip: Chip, servers: Sequence[Optional[Sequence[int]]]) -> Iterator[SubsetProblem]:
+    """Checks each server's device ids against the chip's rules. None is a server that could not be read."""
+    for index, ids in enumerate(servers):
+        if ids is not None:
+            problem = _one_server(chip, index, ids)
+            if problem:
+                yield problem
+    known = [(index, len(ids)) for index, ids in enumerate(servers) if ids is not None]
+    if chip.equal_servers and known:
+        first, count = known[0]
+        for index, other in known[1:]:
+            if other != count:
+                yield SubsetProblem(
+                    index,
+                    f"{_devices(other)}, but hosts[{first}] has {count}",
+                    f"the same number of {chip.product} devices on every server",
+                    "give each server the same number of devices",
+                )
+
+
+def _one_server(chip: Chip, index: int, ids: Sequence[int]) -> Optional[SubsetProblem]:
+    if chip.devices is None:
+        return None
+    absent = [i for i in ids if i >= chip.devices]
+    if absent:
+        return SubsetProblem(
+            index,
+            f"device {absent[0]} does not exist",
+            f"device ids 0 to {chip.devices - 1}: an {chip.product} server has {chip.devices} devices",
+            "correct the device ids",
+        )
+    if chip.counts and len(ids) not in chip.counts:
+        return SubsetProblem(
+            index,
+            f"{_devices(len(ids))} {list(ids)}",
+            f"{_or(chip.counts)} devices on a server of {chip.product}",
+            f"use {max(count for count in chip.counts if count < len(ids))} of them",
+        )
+    if chip.ring and 1 < len(ids) < chip.devices and len({i // chip.ring for i in ids}) > 1:
+        rings = [list(range(start, start + chip.ring)) for start in range(0, chip.devices, chip.ring)]
+        return SubsetProblem(
+            index,
+            f"devices {list(ids)} are of two rings",
+            f"{len(ids)} devices of one ring of {chip.product}: {_or(rings)}",
+            f"use for example {rings[0][: len(ids)]}",
+        )
+    return None
+
+
+def _devices(count: int) -> str:
+    return f"{count} device" if count == 1 else f"{count} devices"
+
+
+def _or(choices: Sequence[object]) -> str:
+    *most, last = (str(choice) for choice in choices)
+    return f"{', '.join(most)} or {last}"

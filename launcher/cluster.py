@@ -1,0 +1,360 @@
+"""The cluster file: which hosts and devices a run uses. YAML in, a frozen `Cluster` out, or one UserError.
+
+Plain dataclasses and `yaml_lines.Fields`: importing pydantic alone takes longer than `fcn-launch plan` may.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+from launcher.chips import CHIPS, MAX_WORKERS_PER_HOST, Chip
+from launcher.cluster_rules import host_problems
+from launcher.errors import UserError
+from launcher.resources import folder
+from launcher.yaml_lines import (
+    REQUIRED,
+    Document,
+    Fields,
+    Problem,
+    Where,
+    Wrong,
+    as_is,
+    nearest,
+    one_of,
+    read_yaml,
+)
+
+ENGINES = ("local", "exec")
+RENDEZVOUS = ("store", "scheduler")
+GPU_WORDS = ("gpu", "cuda", "nvidia")
+
+# The plan or the agent gives these to every worker; a value in `env` would contradict them.
+PLANNED_VARIABLES = frozenset(
+    {
+        *("RANK_ID", "RANK_SIZE", "DEVICE_ID", "LOCAL_RANK", "ASCEND_RT_VISIBLE_DEVICES"),
+        *("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH", "MASTER_ADDR", "MASTER_PORT"),
+        *("MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_NODE_ID"),
+    }
+)
+PLANNED_PREFIX = "FCN_"
+
+LONGEST_PHASE_S = 7000  # HCCL_CONNECT_TIMEOUT, which has to be longer than every phase, ends at 7200 s
+
+
+@dataclass(frozen=True)
+class Device:
+    """`id`: physical id on its host. `ip`: address of its network card; None: unknown, or not needed."""
+
+    id: int
+    ip: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """`address`: IP that the other hosts connect to. `prefix`: what runs a command there (engine exec)."""
+
+    name: str
+    address: str
+    devices: Tuple[Device, ...]
+    prefix: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """`start_s`: until all ranks have met. `phase_s`: the longest that a rank may be busy away from the
+    others (compile, evaluation, save). `grace_s`: between SIGTERM and SIGKILL."""
+
+    start_s: float = 600.0
+    phase_s: float = 1800.0
+    grace_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster file, checked. `hosts` in the file's order, a host's devices by id; `source`: the file."""
+
+    device_kind: str
+    hosts: Tuple[Host, ...]
+    engine: str
+    rendezvous: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    master_port: Optional[int] = None
+    timeouts: Timeouts = Timeouts()
+    python: str = sys.executable
+    source: str = ""
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.device_kind]
+
+    @property
+    def world_size(self) -> int:
+        return sum(len(host.devices) for host in self.hosts)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """All settings as plain values that YAML or JSON can hold and `cluster_from` reads back."""
+        values = {name: value for name, value in asdict(self).items() if name != "source"}
+        values["hosts"] = [
+            {
+                "name": host.name,
+                "address": host.address,
+                **({"prefix": list(host.prefix)} if host.prefix else {}),
+                "devices": {d.id: d.ip for d in host.devices}
+                if any(d.ip for d in host.devices)
+                else [d.id for d in host.devices],
+            }
+            for host in self.hosts
+        ]
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def shipped_clusters() -> List[str]:
+    """File names of the cluster files that come with fcn-launch."""
+    return sorted(path.name for path in folder("cluster_configs").glob("*.yaml"))
+
+
+def load_cluster(name_or_path: str) -> Cluster:
+    """Reads a cluster file: a path, or else the name of a shipped one. Raises UserError with all mistakes."""
+    path = Path(name_or_path)
+    if not path.is_file() and path.name == name_or_path:
+        path = folder("cluster_configs") / name_or_path
+    if not path.is_file():
+        close = nearest(Path(name_or_path).name, shipped_clusters())
+        raise UserError(
+            f"{name_or_path}: no such cluster file; expected a path or one of the shipped files"
+            f" {', '.join(shipped_clusters())}; "
+            + (f"did you mean '{close}'?" if close else "check the path")
+        )
+    return read_cluster(read_yaml(path))
+
+
+def cluster_from(values: Any, source: str) -> Cluster:
+    """Rebuilds a Cluster from what `to_dict` gave; errors name `source` without a line."""
+    return read_cluster(Document(source, values))
+
+
+def read_cluster(document: Document) -> Cluster:
+    """Checks a document's fields and the rules between them; raises one UserError with all mistakes."""
+    problems = list(document.problems)
+    kinds = ", ".join(CHIPS)
+    top = Fields(document.value, (), problems, "a mapping with at least device_kind and hosts")
+    kind = top.take("device_kind", _device_kind, f"one of {kinds}", "write for example `device_kind: cpu`")
+    chip = CHIPS.get(kind)
+    engine = top.take(
+        "engine", one_of(ENGINES), "local or exec", "use local for this machine alone, else exec", "local"
+    )
+    hosts_read = top.take(
+        "hosts", _list, "a list of hosts", "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`"
+    )
+    hosts = [_host(item, ("hosts", i), chip, problems) for i, item in enumerate(hosts_read or ())]
+    env = _env(top.take("env", as_is, "a mapping", "", {}), problems)
+    port = top.take(
+        "master_port",
+        _number(int, 1024, 65535),
+        "a TCP port from 1024 to 65535",
+        "leave it out to take a free one",
+        None,
+    )
+    default_rendezvous = "scheduler" if chip and chip.is_ascend else "store"
+    rendezvous = top.take(
+        "rendezvous",
+        one_of(RENDEZVOUS),
+        "scheduler or, on cpu, store",
+        "leave it out to take the default",
+        default_rendezvous,
+    )
+    timeouts = _timeouts(top.take("timeouts", as_is, "a mapping", "", {}), problems)
+    python = top.take("python", _text, "path of a Python", "leave it out to take this one", sys.executable)
+    top.close()
+    problems += host_problems(chip, engine, hosts)
+    if chip and chip.is_ascend and rendezvous == "store":
+        remedy = "write `rendezvous: scheduler` or leave it out"
+        problems.append(Problem(("rendezvous",), "store works on cpu only", "scheduler", remedy))
+    if problems:
+        raise document.error(problems)
+    return Cluster(kind, tuple(hosts), engine, rendezvous, env, port, timeouts, python, document.path)
+
+
+def _device_kind(value: Any) -> str:
+    if isinstance(value, str) and value.lower() in GPU_WORDS:
+        what = f"'{value}' cannot be used: MindSpore 2.10 has no GPU build"
+        raise Wrong(what, remedy="write `device_kind: cpu` to train on this machine's processor")
+    return one_of(CHIPS)(value)
+
+
+def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem]) -> Host:
+    """One entry of `hosts`. A field that is wrong is None, so that the rules can go on with the rest."""
+    fields = Fields(
+        {"address": value} if isinstance(value, str) else value,
+        where,
+        problems,
+        "a host with name, address and devices",
+    )
+    address = fields.take(
+        "address", _host_address, "the host's IP address", "write for example `address: 10.0.0.1`"
+    )
+    name = fields.take(
+        "name", _name, "a unique name without spaces", "write for example `name: node1`", address
+    )
+    prefix = fields.take(
+        "prefix", _prefix, "a list of words that runs a command there", "write for example `[ssh, node1]`", ()
+    )
+    devices_read = fields.take(
+        "devices",
+        as_is,
+        "a number of devices, a list of ids, or ids with addresses",
+        "write for example `devices: 2`",
+        REQUIRED if chip is None or chip.devices is None else chip.devices,
+    )
+    fields.close()
+    devices = None if devices_read is None else _devices(devices_read, (*where, "devices"), problems)
+    return Host(name, address, devices, prefix)  # type: ignore[arg-type]
+
+
+def _devices(value: Any, where: Where, problems: List[Problem]) -> Optional[Tuple[Device, ...]]:
+    """`8`, `[4, 5]` or `{4: 192.1.27.7, 5: 192.2.27.7}`, sorted by id; None when something is wrong."""
+    before = len(problems)
+    expected = (
+        "a number of devices such as 8, a list of ids such as [4, 5], or {4: 192.1.27.7, 5: 192.2.27.7}"
+    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_WORKERS_PER_HOST:
+            range_text = f"1 to {MAX_WORKERS_PER_HOST} devices"
+            problems.append(Problem(where, f"{value} devices", range_text, "write how many there are"))
+            return None
+        return tuple(Device(i) for i in range(value))
+    pairs = [(i, None) for i in value] if isinstance(value, list) else value
+    pairs = list(pairs.items()) if isinstance(pairs, dict) else pairs
+    if not isinstance(pairs, list) or not pairs:
+        problems.append(Problem(where, f"{value!r} names no devices", expected, "write one of these forms"))
+        return None
+    devices: Dict[int, Device] = {}
+    for step, (written_id, ip) in enumerate(pairs):
+        number = _device_id(written_id)
+        place = (*where, step if isinstance(value, list) else written_id)
+        if number is None:
+            remedy = "write device ids, with a space after the colon of an address"
+            problems.append(Problem(place, f"{written_id!r} is not a device id", expected, remedy))
+        elif number in devices:
+            remedy = "remove one of them"
+            problems.append(Problem(place, f"device {number} is listed twice", "each device once", remedy))
+        else:
+            try:
+                devices[number] = Device(number, None if ip is None else _ip(ip))
+            except Wrong as wrong:
+                remedy = f"write what `hccn_tool -i {number} -ip -g` shows on the host"
+                problems.append(Problem(place, wrong.what, "the IP address of the device", remedy))
+    return tuple(devices[i] for i in sorted(devices)) if len(problems) == before else None
+
+
+def _device_id(value: Any) -> Optional[int]:
+    """JSON knows no integer keys, so that `"4"` is the device 4 too."""
+    if isinstance(value, str) and value.isdecimal() and value.isascii():
+        value = int(value)
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WORKERS_PER_HOST
+    return value if usable else None
+
+
+def _env(value: Any, problems: List[Problem]) -> Dict[str, str]:
+    if not isinstance(value, dict):
+        remedy = "write `NAME: value` lines"
+        problems.append(Problem(("env",), f"{value!r} is not a mapping", "names and values", remedy))
+        return {}
+    for name, text in value.items():
+        where: Where = ("env", str(name))
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+            problems.append(Problem(where, "is not a variable name", "letters, digits and _", "rename it"))
+        elif name in PLANNED_VARIABLES or name.startswith(PLANNED_PREFIX):
+            what = "is set by fcn-launch for each worker"
+            problems.append(Problem(where, what, "a variable that the plan does not set", "remove it"))
+        elif isinstance(text, bool) or not isinstance(text, (str, int)) or "\0" in str(text):
+            remedy = f"put it in quotes: '{text}'"
+            problems.append(Problem(where, f"{text!r} is not text", "text or a whole number", remedy))
+    return {str(name): str(text) for name, text in value.items()}
+
+
+def _timeouts(value: Any, problems: List[Problem]) -> Timeouts:
+    fields = Fields(value, ("timeouts",), problems, "a mapping such as {start_s: 600, grace_s: 10}")
+    default = Timeouts()
+    remedy = "leave it out to take the default"
+    start_s = fields.take(
+        "start_s",
+        _number(float, 1, LONGEST_PHASE_S),
+        f"1 to {LONGEST_PHASE_S} seconds",
+        remedy,
+        default.start_s,
+    )
+    phase_s = fields.take(
+        "phase_s",
+        _number(float, 1, LONGEST_PHASE_S),
+        f"1 to {LONGEST_PHASE_S} seconds",
+        remedy,
+        default.phase_s,
+    )
+    grace_s = fields.take("grace_s", _number(float, 0, 3600), "0 to 3600 seconds", remedy, default.grace_s)
+    fields.close()
+    return Timeouts(start_s, phase_s, grace_s)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Wrong(
+            f"{value!r} is not text", remedy="" if value in ("", None) else f"put it in quotes: '{value}'"
+        )
+    return value
+
+
+def _name(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]+", _text(value)):
+        raise Wrong(
+            f"{value!r} cannot be a host's name", "letters, digits, and . _ - only", "rename the host"
+        )
+    return str(value)
+
+
+def _host_address(value: Any) -> str:
+    try:
+        return _ip(value)
+    except Wrong as wrong:
+        # MS_SCHED_HOST takes no names
+        remedy = f"write an address; `getent hosts {value}` shows that of a name"
+        raise Wrong(wrong.what, remedy=remedy) from None
+
+
+def _ip(value: Any) -> str:
+    try:
+        address = ipaddress.ip_address(_text(value))
+    except ValueError:
+        raise Wrong(f"{value!r} is not an IP address") from None
+    if address.is_unspecified or address.is_multicast:
+        raise Wrong(f"{value!r} is not the address of one machine")
+    return str(address)
+
+
+def _prefix(value: Any) -> Tuple[str, ...]:
+    if isinstance(value, str):
+        raise Wrong(f"{value!r} is one text", remedy=f"write [{', '.join(value.split())}]")
+    if not isinstance(value, list) or not value:
+        raise Wrong(f"{value!r} is not a list of words")
+    return tuple(_text(str(word) if type(word) is int else word) for word in value)
+
+
+def _list(value: Any) -> List[Any]:
+    if not isinstance(value, list) or not value:
+        raise Wrong(f"{value!r} is not a list of hosts")
+    return value
+
+
+def _number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            raise Wrong(f"{value!r} is out of range" if is_number else f"{value!r} is not a number")
+        return kind(value)
+
+    return read

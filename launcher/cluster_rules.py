@@ -1,0 +1,81 @@
+"""The rules between the hosts of a cluster file: what no field can break alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Optional, Sequence, Tuple
+
+from launcher.chips import Chip, subset_problems
+from launcher.yaml_lines import Problem, Where, name_of
+
+if TYPE_CHECKING:
+    from launcher.cluster import Host
+
+
+def host_problems(chip: Optional[Chip], engine: Optional[str], hosts: Sequence[Host]) -> Iterator[Problem]:
+    """The rules between hosts. Fields that could not be read are None and are passed over."""
+    if engine == "local" and len(hosts) > 1:
+        what = f"{len(hosts)} hosts with engine local, which starts workers on this machine only"
+        remedy = "write `engine: exec` and a `prefix` for each host"
+        yield Problem(("hosts",), what, "one host", remedy)
+    for i, host in enumerate(hosts):
+        if engine == "exec" and host.prefix == ():
+            remedy = f"write for example `prefix: [ssh, {host.name}]`"
+            yield Problem(("hosts", i, "prefix"), "is missing", "what runs a command on this host", remedy)
+        if engine == "local" and host.prefix:
+            remedy = "remove it, or write `engine: exec`"
+            yield Problem(("hosts", i, "prefix"), "has no use with engine local", "no prefix", remedy)
+    names = [(("hosts", i, "name"), host.name) for i, host in enumerate(hosts)]
+    addresses = [(("hosts", i, "address"), host.address) for i, host in enumerate(hosts)]
+    ips = [
+        (("hosts", i, "devices", device.id), device.ip)
+        for i, host in enumerate(hosts)
+        for device in host.devices or ()
+    ]
+    for what, values in (("name", names), ("address", addresses), ("device IP", ips)):
+        yield from _duplicates(what, values)
+    yield from _mixed_families("host", addresses)
+    yield from _mixed_families("device", ips)
+    if chip is not None:
+        yield from _device_problems(chip, hosts)
+
+
+def _device_problems(chip: Chip, hosts: Sequence[Host]) -> Iterator[Problem]:
+    ids = [None if host.devices is None else [device.id for device in host.devices] for host in hosts]
+    for found in subset_problems(chip, ids):
+        yield Problem(("hosts", found.server, "devices"), found.what, found.expected, found.remedy)
+    for i, host in enumerate(hosts):
+        unknown = [device.id for device in host.devices or () if device.ip is None]
+        if chip.is_ascend and len(hosts) > 1 and unknown:
+            what = f"no IP address for device {', '.join(map(str, unknown))}"
+            expected = "the IP address of every device where there are several servers"
+            first = unknown[0]
+            remedy = f"write `{{{first}: 192.1.27.6, ...}}` with what `hccn_tool -i {first} -ip -g` shows"
+            yield Problem(("hosts", i, "devices"), what, expected, remedy)
+        if not chip.is_ascend and any(device.ip for device in host.devices or ()):
+            where: Where = ("hosts", i, "devices")
+            yield Problem(where, "a CPU worker has no address", "a number of workers", "write the number")
+
+
+def _duplicates(what: str, values: Iterable[Tuple[Where, Optional[str]]]) -> Iterator[Problem]:
+    first: Dict[str, Where] = {}
+    for where, value in values:
+        if value is not None and first.setdefault(value, where) != where:
+            yield Problem(
+                where,
+                f"{value} is also the {what} at {name_of(first[value])}",
+                f"every {what} once",
+                "correct one of them",
+            )
+
+
+def _mixed_families(whose: str, values: Iterable[Tuple[Where, Optional[str]]]) -> Iterator[Problem]:
+    """HCCL refuses IPv4 and IPv6 in one job (EI0001). The first address decides; the first other is told."""
+    known = [(where, ipaddress.ip_address(value)) for where, value in values if value is not None]
+    for where, address in known:
+        if address.version != known[0][1].version:
+            what = f"{address} is IPv{address.version}, but {known[0][1]} at {name_of(known[0][0])} is not"
+            yield Problem(
+                where, what, f"one IP family for all {whose} addresses", "write all as IPv4 or as IPv6"
+            )
+            return
