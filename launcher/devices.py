@@ -32,7 +32,7 @@ def find_tool(name: str, driver_tools: Path = DRIVER_TOOLS) -> Optional[str]:
     return shutil.which(name) or shutil.which(name, path=str(driver_tools))
 
 
-def discover_ips(
+def device_ips(
     device_ids: Optional[Iterable[int]] = None, hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
 ) -> Dict[int, str]:
     """Device id -> IP address of its network card, only where it is known; default: of all that are present.

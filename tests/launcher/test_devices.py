@@ -34,20 +34,20 @@ def test_addresses_come_from_the_tool_on_path(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     conf = tmp_path / "hccn.conf"
     conf.write_text("address_4=10.9.9.9\nnetmask_4=255.0.0.0\n")
-    assert devices.discover_ips([4, 11], hccn_conf=conf) == {4: "192.1.27.4", 11: "192.1.27.11"}
+    assert devices.device_ips([4, 11], hccn_conf=conf) == {4: "192.1.27.4", 11: "192.1.27.11"}
 
 
 def test_the_driver_folder_is_searched_after_path(no_tools: None, tmp_path: Path) -> None:
     assert devices.find_tool("hccn_tool", tmp_path / "driver") is None
     tool = write_tool(tmp_path / "driver", 'printf "ipaddr:10.0.0.9\\nnetmask:255.0.0.0\\n"')
     assert devices.find_tool("hccn_tool", tmp_path / "driver") == str(tool)
-    assert devices.discover_ips([0], driver_tools=tmp_path / "driver") == {0: "10.0.0.9"}
+    assert devices.device_ips([0], driver_tools=tmp_path / "driver") == {0: "10.0.0.9"}
 
 
 def test_a_device_whose_query_fails_is_unknown(no_tools: None, tmp_path: Path) -> None:
     body = '[ "$2" = 1 ] && exit 1\nprintf "ipaddr:10.0.0.%s\\nnetmask:255.0.0.0\\n" "$2"'
     write_tool(tmp_path / "driver", body)
-    ips = devices.discover_ips([1, 2], tmp_path / "absent.conf", driver_tools=tmp_path / "driver")
+    ips = devices.device_ips([1, 2], tmp_path / "absent.conf", driver_tools=tmp_path / "driver")
     assert ips == {2: "10.0.0.2"}
 
 
@@ -56,20 +56,20 @@ def test_a_tool_that_hangs_is_given_up(
 ) -> None:
     write_tool(tmp_path / "driver", "exec sleep 60")
     monkeypatch.setattr(devices, "TOOL_LIMIT_S", 0.1)
-    assert devices.discover_ips([0], driver_tools=tmp_path / "driver") == {}
+    assert devices.device_ips([0], driver_tools=tmp_path / "driver") == {}
 
 
 def test_a_tool_that_cannot_run_is_unknown(no_tools: None, tmp_path: Path) -> None:
     write_tool(tmp_path / "driver", "").write_bytes(b"\x7fELF not really")
-    assert devices.discover_ips([0], driver_tools=tmp_path / "driver") == {}
+    assert devices.device_ips([0], driver_tools=tmp_path / "driver") == {}
 
 
 def test_without_the_tool_the_configuration_file_answers(no_tools: None, tmp_path: Path) -> None:
     conf = tmp_path / "hccn.conf"
     conf.write_text("# cards\naddress_1=10.0.0.2\nnetmask_1=255.0.0.0\nnetdetect_1=10.0.0.254\n")
     driver = tmp_path / "driver"
-    assert devices.discover_ips([0, 1], conf, driver) == {1: "10.0.0.2"}
-    assert devices.discover_ips([0, 1], tmp_path / "absent.conf", driver) == {}
+    assert devices.device_ips([0, 1], conf, driver) == {1: "10.0.0.2"}
+    assert devices.device_ips([0, 1], tmp_path / "absent.conf", driver) == {}
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_recorded_outputs() -> None:
 
 
 def test_this_host_answers() -> None:
-    assert set(devices.discover_ips()) <= set(devices.present_devices())
+    assert set(devices.device_ips()) <= set(devices.present_devices())
