@@ -1,0 +1,225 @@
+"""A data set on disk: MindRecord files and the manifest that vouches for them.
+
+MindRecord has no checksums: a flipped byte, a file of another set under the right name and rows lost in
+writing are all read without a word. `X.mindrecord.json` beside the files `X.mindrecord` (one shard) or
+`X.mindrecord0`, `X.mindrecord1`, ... holds what they must be. This module reads; build.py writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fcn.errors import DataError
+
+MANIFEST_FORMAT = "fcn-launch data set"
+MANIFEST_VERSION = 1
+
+# MindRecord's schema; `id` is the sample's index in the list it was built from, `label` an 8-bit grey PNG of
+# class ids, `data` the image file as it was.
+COLUMNS = {"id": "int64", "file_name": "string", "label": "bytes", "data": "bytes"}
+
+_HASH_THREADS = 4
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """An opened data set.
+
+    Attributes:
+        path: `X.mindrecord`, whether or not a file of just that name exists.
+        files: the MindRecord files in shard order.
+        samples: how many there are; their ids are 0..samples-1 in the order of the list.
+        rows: int64 (samples,): the physical row of each sample id, over all files in shard order.
+        num_classes, ignore_label: what every mask was checked against.
+        class_pixels: pixels of each class over all masks, (num_classes,).
+        fingerprint: hash of all images and masks in list order, whatever the shards or the order of rows.
+        rebuild: the command that makes the set again.
+    """
+
+    path: Path
+    files: Tuple[str, ...]
+    samples: int
+    rows: np.ndarray
+    num_classes: int
+    ignore_label: int
+    class_pixels: Tuple[int, ...]
+    fingerprint: str
+    rebuild: str
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of the set `X.mindrecord` is."""
+    return path.with_name(path.name + ".json")
+
+
+def open_dataset(data_file: Union[str, Path], verify: bool = True) -> DataSet:
+    """Find a data set and check its files against its manifest.
+
+    Args:
+        data_file: `X.mindrecord`, or one of its shards (`X.mindrecord0`).
+        verify: also compare the sha256 of every file; presence and sizes are always checked.
+
+    Raises:
+        DataError: naming each file that is missing, truncated, altered or foreign, and the way to rebuild.
+    """
+    given = Path(data_file)
+    path = _find(given)
+    manifest = _read_manifest(manifest_path(path))
+    try:
+        dataset = _dataset(path, manifest)
+        entries = {str(entry["name"]): entry for entry in manifest["files"]}
+        rebuild = f"build the data set again:\n  {dataset.rebuild}"
+        if given != path and given.name not in entries:
+            raise DataError(f"{given}: is not a file of the data set {path}; give {path}, or {rebuild}")
+        with ThreadPoolExecutor(_HASH_THREADS) as pool:
+            found = pool.map(lambda entry: _fault(path.parent, entry, verify), entries.values())
+            faults = [fault for fault in found if fault]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(manifest_path(path)) from error
+    if faults:
+        raise DataError("\n".join([*faults, rebuild]))
+    return dataset
+
+
+def check_labels(dataset: DataSet, num_classes: int, ignore_label: int) -> None:
+    """Refuse a data set whose masks hold labels that a configuration has no meaning for.
+
+    Raises:
+        DataError: naming the classes or the ignore label that do not fit.
+    """
+    unknown = [label for label, pixels in enumerate(dataset.class_pixels) if pixels and label >= num_classes]
+    if unknown:
+        raise DataError(
+            f"{dataset.path}: has pixels of class {', '.join(map(str, unknown))}, but num_classes is "
+            f"{num_classes}; set num_classes={dataset.num_classes}"
+        )
+    if ignore_label != dataset.ignore_label:
+        raise DataError(
+            f"{dataset.path}: was built with ignore label {dataset.ignore_label}, but ignore_label is "
+            f"{ignore_label}; set ignore_label={dataset.ignore_label} or build the data set again"
+        )
+
+
+def seal(manifest: Dict[str, Any]) -> Dict[str, Any]:
+    """The manifest with its own checksum, so that a damaged manifest is known as such."""
+    content = json.dumps(manifest, sort_keys=True).encode()
+    return {**manifest, "checksum": hashlib.sha256(content).hexdigest()}
+
+
+def file_entry(path: Path) -> Dict[str, Any]:
+    """What a manifest says about a file."""
+    return {"name": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def related_files(path: Path) -> List[Path]:
+    """Every existing file that belongs to a set of this name: records, their indexes, the manifest."""
+    name = re.compile(re.escape(path.name) + r"(\d*(\.db)?|\.json)")
+    return sorted(file for file in path.parent.glob("*") if name.fullmatch(file.name))
+
+
+def files_in_manifest(path: Path) -> List[Path]:
+    """The files that the manifest of `path` names; none where it is missing or unreadable."""
+    try:
+        manifest = _read_manifest(manifest_path(path))
+        return [path.with_name(str(entry["name"])) for entry in manifest["files"]]
+    except (DataError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _find(given: Path) -> Path:
+    """The path that the manifest is named after: the one given, or without the shard's number."""
+    candidates = [given, given.with_name(re.sub(r"(?<=.)\d+$", "", given.name))]
+    for path in candidates:
+        if manifest_path(path).is_file():
+            return path
+    command = f"fcn-launch data build --root DIR --list FILE --out {candidates[-1]}"
+    if any(related_files(path) for path in candidates):
+        raise DataError(
+            f"{given}: has no manifest {manifest_path(candidates[-1])}. MindRecord files carry no checksums, "
+            "so without it damage and lost rows would go unseen; it is also missing after an interrupted "
+            f"rebuild. Build the data set again:\n  {command} --overwrite"
+        )
+    raise DataError(f"{given}: no such data set. Build it:\n  {command}")
+
+
+def _read_manifest(path: Path) -> Dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise DataError(f"{path}: is not the manifest of a data set; give the file that `data build` wrote")
+    if manifest.get("version") != MANIFEST_VERSION:
+        raise DataError(
+            f"{path}: is of manifest version {manifest.get('version')}, this program reads version "
+            f"{MANIFEST_VERSION}; build the data set again with this program:\n  {manifest.get('rebuild')}"
+        )
+    checksum = manifest.pop("checksum", None)
+    if seal(manifest)["checksum"] != checksum:
+        raise _damaged(path, manifest.get("rebuild"))
+    return manifest
+
+
+def _damaged(path: Path, rebuild: Optional[str] = None) -> DataError:
+    command = rebuild or "fcn-launch data build --root DIR --list FILE --out X.mindrecord --overwrite"
+    return DataError(f"{path}: the manifest is damaged; build the data set again:\n  {command}")
+
+
+def _dataset(path: Path, manifest: Dict[str, Any]) -> DataSet:
+    samples = int(manifest["samples"])
+    names = [str(entry["name"]) for entry in manifest["files"]]
+    return DataSet(
+        path=path,
+        files=tuple(str(path.parent / name) for name in names if not name.endswith(".db")),
+        samples=samples,
+        rows=_row_of_each_id(manifest["row_ids"], samples),
+        num_classes=int(manifest["num_classes"]),
+        ignore_label=int(manifest["ignore_label"]),
+        class_pixels=tuple(int(pixels) for pixels in manifest["class_pixels"]),
+        fingerprint=str(manifest["fingerprint"]),
+        rebuild=str(manifest["rebuild"]),
+    )
+
+
+def _row_of_each_id(row_ids: Sequence[int], samples: int) -> np.ndarray:
+    ids = np.asarray(row_ids, np.int64)
+    if not np.array_equal(np.sort(ids), np.arange(samples)):
+        raise ValueError("row_ids is not a permutation of the sample ids")
+    return np.argsort(ids)
+
+
+def _fault(folder: Path, entry: Dict[str, Any], verify: bool) -> Optional[str]:
+    """What is wrong with a file, if anything."""
+    path = folder / str(entry["name"])
+    try:
+        size = path.stat().st_size
+        if size != entry["size"]:
+            kind = "is truncated" if size < entry["size"] else "is not the file it was"
+            return f"{path}: {kind}: {size:,} bytes, {entry['size']:,} when it was built"
+        if verify and sha256_of(path) != entry["sha256"]:
+            return f"{path}: is not the file that was built: damaged, or of another data set (sha256 differs)"
+    except FileNotFoundError:
+        return f"{path}: is missing"
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    return None
