@@ -21,6 +21,7 @@ class Chip:
     ring: Optional[int] = None  # devices of a server form rings of so many: 2 or 4 must lie within one
     counts: Optional[Tuple[int, ...]] = None  # how many of a server's devices one job may use
     equal_servers: bool = False  # every server of a job must bring the same number
+    needs_ip: bool = False  # its rank table names device addresses on a single server too
     exec_timeout_step_s: int = 1  # HCCL rounds HCCL_EXEC_TIMEOUT down to a multiple
 
     @property
@@ -39,6 +40,7 @@ CHIPS = {
             ring=4,
             counts=(1, 2, 4, 8),
             equal_servers=True,
+            needs_ip=True,
             exec_timeout_step_s=68,
         ),
         Chip("ascend910b", "Ascend 910B", devices=8),

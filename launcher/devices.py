@@ -11,6 +11,7 @@ import ipaddress
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
@@ -19,6 +20,19 @@ HCCN_CONF = Path("/etc/hccn.conf")
 TOOL_LIMIT_S = 10.0
 
 _DEVICE_NODE = re.compile(r"davinci(\d+)")
+
+
+@dataclass(frozen=True)
+class HostDevices:
+    """`present`: device ids with a device node. `ips`: device id -> address, only where it is known."""
+
+    present: Tuple[int, ...]
+    ips: Dict[int, str]
+
+
+def host_devices(device_ids: Iterable[int]) -> HostDevices:
+    """Which devices this host has, and the addresses of `device_ids`."""
+    return HostDevices(present_devices(), device_ips(device_ids))
 
 
 def present_devices(dev: Path = Path("/dev")) -> Tuple[int, ...]:
@@ -33,16 +47,14 @@ def find_tool(name: str, driver_tools: Path = DRIVER_TOOLS) -> Optional[str]:
 
 
 def device_ips(
-    device_ids: Optional[Iterable[int]] = None, hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
+    device_ids: Iterable[int], hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
 ) -> Dict[int, str]:
-    """Device id -> IP address of its network card, only where it is known; default: of all that are present.
+    """Device id -> IP address of its network card, only where it is known.
 
     `hccn_tool` reads the card. The configuration file says what the card was once told, so it is asked only
     on a host (or in a container) that has no `hccn_tool`.
     """
-    ids = list(present_devices() if device_ids is None else device_ids)
-    if not ids:
-        return {}
+    ids = list(device_ids)
     tool = find_tool("hccn_tool", driver_tools)
     if tool is None:
         configured = _read_hccn_conf(hccn_conf)

@@ -138,4 +138,6 @@ def test_recorded_outputs() -> None:
 
 
 def test_this_host_answers() -> None:
-    assert set(devices.device_ips()) <= set(devices.present_devices())
+    found = devices.host_devices(range(8))
+    assert set(found.ips) <= set(range(8))
+    assert list(found.present) == sorted(found.present)

@@ -1,0 +1,75 @@
+"""`fcn-launch plan`: what `train` would execute, without starting anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import click
+
+from launcher.cluster import Cluster, load_cluster, shipped_clusters
+from launcher.errors import UserError
+from launcher.plan import HostFacts, Job, Plan, make_plan
+
+WORKER_COMMAND = ("-m", "fcn.worker", "train")
+NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes
+
+
+@click.command()
+@click.option("--out", metavar="DIR", help="Write the plan's files to this new or empty folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON.")
+@click.pass_obj
+def plan(settings: Any, out: Optional[str], as_json: bool) -> None:
+    """Show the ranks, environments, commands and the rank table of a run on --cluster, and start nothing."""
+    if settings.cluster is None:
+        shipped = ", ".join(shipped_clusters())
+        raise UserError(
+            f"no cluster is named; write `fcn-launch --cluster FILE plan`, FILE a path or one of {shipped}"
+        )
+    cluster = load_cluster(settings.cluster)
+    folder = None if out is None else str(Path(out).resolve())
+    job = Job("train", folder or NEW_RUN, WORKER_COMMAND, plan_dir=folder)
+    planned = make_plan(cluster, job, observe(cluster))
+    if folder is not None:
+        from launcher.plan_files import write_plan
+
+        write_plan(planned, Path(folder))
+    if as_json:
+        click.echo(json.dumps(planned.to_dict(), indent=2))
+    else:
+        click.echo(describe(cluster, planned, folder))
+
+
+def observe(cluster: Cluster) -> Dict[str, HostFacts]:
+    """Facts of the hosts that can be asked without starting an agent: this machine, for engine local."""
+    if cluster.engine != "local":
+        return {}
+    from launcher.agent.observe import facts
+
+    host = cluster.hosts[0]
+    ids = tuple(device.id for device in host.devices) if cluster.chip.is_ascend else ()
+    return {host.name: HostFacts.from_dict(facts(cluster.master_port, ids))}
+
+
+def describe(cluster: Cluster, planned: Plan, folder: Optional[str]) -> str:
+    """The plan for a person: ranks, then rank 0's command and environment."""
+    from launcher.plan_files import ranks_text
+
+    first = next(process for process in planned.processes if process.rank == 0)
+    meeting = f"rendezvous {planned.rendezvous}"
+    if planned.master_address:
+        meeting += f" at {planned.master_address}:{planned.master_port or 'a free port'}"
+    lines = [
+        f"{cluster.source}: {planned.world_size} x {cluster.device_kind}, {meeting}",
+        "",
+        ranks_text(planned),
+        f"{first.name} on {first.host} runs: {' '.join(first.argv)}",
+        *(f"  {name}={value}" for name, value in first.env.items()),
+        "",
+        *(f"note: {note}" for note in planned.notes),
+        f"files: {folder}"
+        if folder
+        else "no files written: --out DIR writes the rank table and each rank's environment",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""The environment of each process of a plan: pure, one function a concern. templates/rank.env.j2 explains it.
+
+Who wins where a variable has several sources: `env` of the cluster file, then the user's own environment on
+that host, then the choice made here. What says who a process is comes from here alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Dict, Optional
+
+if TYPE_CHECKING:
+    from launcher.plan import Attempt, HostFacts, Slot
+
+# Added to the longest phase of a rank to give the limits of the platform's collectives: their "peer is gone"
+# has to come after our own verdict, which knows who and why.
+COLLECTIVE_MARGIN_S = 60
+HCCL_CONNECT_MIN_S = 120  # HCCL refuses less
+HCCL_EVENT_MARGIN_S = 32  # HCCL_EVENT_TIMEOUT must be above HCCL_EXEC_TIMEOUT; the distance of their defaults
+RETRY_INTERVAL_S = 1  # poll of ranks that register: MindSpore's own takes 3 to 5 s, and 0 keeps a core busy
+
+
+def worker(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str, str]:
+    """All variables that the plan gives the worker of a slot; what needs unknown facts is absent."""
+    chip = attempt.cluster.chip
+    choices = _ascend_choices(attempt, slot) if chip.is_ascend else _cpu_choices(attempt, slot, facts)
+    if attempt.meeting.rendezvous == "scheduler":
+        choices.update(_scheduler_choices(attempt))
+    user = facts.environ if facts else {}
+    return {
+        **_identity(attempt, slot),
+        **_meeting(attempt, slot),
+        **(_devices(attempt, slot) if chip.is_ascend else {}),
+        **{name: user.get(name, value) for name, value in choices.items()},
+        **attempt.cluster.env,
+    }
+
+
+def scheduler(attempt: Attempt) -> Dict[str, str]:
+    """The variables of MindSpore's scheduler process.
+
+    No RANK_TABLE_FILE: the scheduler would number the ranks anew from it, with DEVICE_ID as an unchecked
+    index (a segmentation fault for devices 4 to 7). Numeric node ids already are the ranks.
+    """
+    return {
+        "FCN_RUN_DIR": attempt.job.run_dir,
+        "FCN_ATTEMPT": str(attempt.number),
+        "FCN_RENDEZVOUS": attempt.meeting.rendezvous,
+        **_cluster_variables(attempt, "MS_SCHED"),
+        **_scheduler_choices(attempt),
+        **attempt.cluster.env,
+    }
+
+
+def _identity(attempt: Attempt, slot: Slot) -> Dict[str, str]:
+    return {
+        "RANK_ID": str(slot.rank),
+        "RANK_SIZE": str(attempt.world_size),  # of the whole job, not of the host
+        "LOCAL_RANK": str(slot.local_rank),
+        # an index into the visible devices and into the server's entry of the rank table: not the physical id
+        "DEVICE_ID": str(slot.local_rank),
+        "FCN_PLATFORM": "ascend" if attempt.cluster.chip.is_ascend else "cpu",
+        "FCN_RUN_DIR": attempt.job.run_dir,
+        "FCN_ATTEMPT": str(attempt.number),
+    }
+
+
+def _meeting(attempt: Attempt, slot: Slot) -> Dict[str, str]:
+    meeting = attempt.meeting
+    variables = {"FCN_RENDEZVOUS": meeting.rendezvous}
+    if meeting.rendezvous == "store":
+        variables["MASTER_ADDR"] = str(meeting.address)
+        if meeting.port is not None:
+            variables["MASTER_PORT"] = str(meeting.port)
+    elif meeting.rendezvous == "scheduler":
+        variables.update(_cluster_variables(attempt, "MS_WORKER"))
+        variables["MS_NODE_ID"] = str(slot.rank)  # a number: MindSpore takes it as the rank
+        if ":" in slot.host.address and ":" in str(meeting.address):
+            variables["MS_WORKER_IP"] = slot.host.address  # found by MindSpore itself for IPv4 only
+    return variables
+
+
+def _cluster_variables(attempt: Attempt, role: str) -> Dict[str, str]:
+    meeting = attempt.meeting
+    port = {} if meeting.port is None else {"MS_SCHED_PORT": str(meeting.port)}
+    return {
+        "MS_ROLE": role,
+        "MS_SCHED_HOST": str(meeting.address),
+        **port,
+        "MS_WORKER_NUM": str(attempt.world_size),
+    }
+
+
+def _scheduler_choices(attempt: Attempt) -> Dict[str, str]:
+    return {
+        "MS_TOPO_TIMEOUT": str(math.ceil(attempt.cluster.timeouts.start_s)),
+        "MS_RETRY_INTERVAL_LOWER": str(RETRY_INTERVAL_S),
+        "MS_RETRY_INTERVAL_UPPER": str(RETRY_INTERVAL_S),
+    }
+
+
+def collective_limit_s(attempt: Attempt) -> int:
+    """How long a collective may wait for a peer, seconds."""
+    timeouts = attempt.cluster.timeouts
+    return math.ceil(max(timeouts.start_s, timeouts.phase_s)) + COLLECTIVE_MARGIN_S
+
+
+def _cpu_choices(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str, str]:
+    choices = {}
+    if facts is not None and facts.machine == "x86_64":
+        # The same on every x86 host, also where it would not be needed: it decides the bits of the result.
+        choices["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    if facts is not None and facts.cores is not None:
+        choices["OMP_NUM_THREADS"] = str(max(1, facts.cores // slot.workers))
+    if attempt.world_size > 1:
+        choices["MS_CPU_COMM_OP_TIMEOUT"] = str(collective_limit_s(attempt))
+    return choices
+
+
+def _ascend_choices(attempt: Attempt, slot: Slot) -> Dict[str, str]:
+    logs = f"{attempt.job.attempt_dir(attempt.number)}/plog/{attempt.rank_name(slot.rank)}"
+    choices = {"ASCEND_PROCESS_LOG_PATH": logs, "GLOG_log_dir": logs}
+    if attempt.world_size > 1:
+        limit = collective_limit_s(attempt)
+        step = attempt.cluster.chip.exec_timeout_step_s
+        execution = math.ceil(limit / step) * step
+        choices["HCCL_CONNECT_TIMEOUT"] = str(max(HCCL_CONNECT_MIN_S, limit))
+        choices["HCCL_EXEC_TIMEOUT"] = str(execution)
+        choices["HCCL_EVENT_TIMEOUT"] = str(execution + HCCL_EVENT_MARGIN_S)
+    return choices
+
+
+def _devices(attempt: Attempt, slot: Slot) -> Dict[str, str]:
+    variables = {}
+    if attempt.has_rank_table:
+        variables["RANK_TABLE_FILE"] = f"{attempt.job.plan_folder(attempt.number)}/rank_table.json"
+    if slot.visible != tuple(range(attempt.cluster.chip.devices or 0)):
+        variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, slot.visible))
+    return variables
