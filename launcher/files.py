@@ -8,7 +8,7 @@ from typing import Union
 
 
 def write_atomic(path: Path, data: Union[bytes, str]) -> None:
-    """Replaces the file `path`: whatever happens in between, it holds the old content or the new, never a part.
+    """Replaces the file `path`: whatever happens in between, it holds the old content or the new, whole.
 
     The rename is durable only after a sync of the folder, and without a sync of the file before it
     a power cut can leave the new name on an empty file. Raises OSError; the old content is then still there.

@@ -1,0 +1,28 @@
+"""`python -m launcher.agent [--port N] [--devices 0,1,...]` serves a supervisor on its stdin and stdout.
+
+`python -m launcher.agent --sweep TOKEN` ends what is left of a run on this host.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from launcher.agent import guard, processes
+
+
+def main(arguments: list[str]) -> int:
+    given = dict(zip(arguments[::2], arguments[1::2]))
+    if "--sweep" in given:
+        left = processes.sweep(given["--sweep"])
+        if left:
+            print("could not be ended:", *left, file=sys.stderr)
+        return 1 if left else 0
+    options: dict = {}
+    if "--port" in given:
+        options["port"] = int(given["--port"])
+    if "--devices" in given:
+        options["devices"] = tuple(int(device) for device in given["--devices"].split(","))
+    return guard.main(options)
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""Starting one process of the plan: its environment, its log, its two pipes, its process group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+
+from launcher.agent import processes
+from launcher.protocol import CONTROL_BYTES, Inbox, encode
+
+# What an outer launch, an earlier one or a scheduler left in the environment. A worker that finds another
+# job's rank or address in it joins the wrong job, or waits for ever.
+STALE_PREFIXES = ("RANK_", "MS_", "MASTER_", "FCN_")
+STALE_NAMES = ("DEVICE_ID", "LOCAL_RANK")
+
+
+class Child:
+    """A started process; `stopped` once a stop has reached it, `ended` once its exit is reported."""
+
+    def __init__(self, plan: dict, log: str, process: subprocess.Popen, status: int, control: int) -> None:
+        self.name: str = plan["name"]
+        self.rank: int | None = plan["rank"]
+        self.log = log
+        self.process = process
+        self.status = Inbox(status)
+        self.control = control
+        self.stopped = False
+        self.ended = False
+
+    def send(self, message: dict) -> None:
+        """A line for the worker's control pipe. One that does not read it, or is gone, misses it."""
+        line = encode(message)
+        if len(line) > CONTROL_BYTES:
+            raise ValueError(f"control message for {self.name} is longer than {CONTROL_BYTES} bytes")
+        with contextlib.suppress(OSError):
+            os.write(self.control, line)
+
+    def close(self) -> None:
+        os.close(self.status.fd)
+        os.close(self.control)
+
+
+def environment(own: dict[str, str], token: str) -> dict[str, str]:
+    """The agent's environment without what is stale, with the process's own and the run's token."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(STALE_PREFIXES) and name not in STALE_NAMES
+    }
+    return {**inherited, **own, processes.TOKEN: token}
+
+
+def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
+    """Starts a process of the plan. Raises OSError: no such program, folder or log, no more processes."""
+    agent = os.getpid()
+    log = f"{log_dir}/{plan['log']}"
+    status_read, status_write = os.pipe()
+    control_read, control_write = os.pipe()
+
+    def prepare() -> None:
+        os.setpgid(0, 0)
+        processes.die_with_parent(agent)  # holds also where guard and agent are killed together
+
+    env = environment(plan["env"], token)
+    env.update(FCN_STATUS_FD=str(status_write), FCN_CONTROL_FD=str(control_read))
+    log_file = -1
+    try:
+        log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        process = subprocess.Popen(
+            plan["argv"],
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=(status_write, control_read),
+            preexec_fn=prepare,
+        )
+    except BaseException:
+        os.close(status_read)
+        os.close(control_write)
+        raise
+    finally:
+        for fd in (status_write, control_read, log_file):
+            if fd >= 0:
+                os.close(fd)
+    os.set_blocking(status_read, False)
+    os.set_blocking(control_write, False)
+    return Child(plan, log, process, status_read, control_write)

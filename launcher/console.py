@@ -1,0 +1,193 @@
+"""What a person sees of a run: a line an event, on a terminal also one live line, or every event as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
+
+STEP_LINE_EVERY_S = 1.0  # a quicker run does not print all its steps; metrics.jsonl has them all
+TAIL_PREFIX = "    "
+
+Event = Mapping[str, Any]
+
+
+class Console:
+    """Shows the events of a run as they come, plain lines by default.
+
+    A reader that goes away (`fcn-launch train | head`) does not disturb the run.
+    """
+
+    def __init__(self, stream: Optional[TextIO] = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._held: Optional[str] = None  # the newest step, not printed yet
+        self._step_time = 0.0
+
+    def show(self, event: Event) -> None:
+        """Shows one event."""
+        line = describe(event)
+        if line is None:
+            return
+        if event["event"] in ("step", "eval"):
+            self._progress(line)
+            return
+        self._flush_held()
+        self._print(line)
+
+    def close(self) -> None:
+        """Shows what was held back."""
+        self._flush_held()
+
+    def _progress(self, line: str) -> None:
+        self._held = line
+        if time.monotonic() - self._step_time >= STEP_LINE_EVERY_S:
+            self._flush_held()
+
+    def _flush_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._step_time = time.monotonic()
+            self._print(held)
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self._stream, flush=True)
+        except (OSError, ValueError):  # nobody reads any more
+            self._print = lambda line: None  # type: ignore[method-assign]
+
+
+class LiveConsole(Console):
+    """On a terminal: progress stays in one line below the others."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as RichConsole
+        from rich.status import Status
+
+        super().__init__()
+        self._rich = RichConsole(highlight=False, markup=False)
+        self._live = Status("starting", console=self._rich)
+        self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
+        super().close()
+
+    def _progress(self, line: str) -> None:
+        self._held = line
+        self._live.update(line)
+
+    def _print(self, line: str) -> None:
+        self._rich.print(line, soft_wrap=True)
+
+
+class JsonConsole(Console):
+    """For programs: every event as one JSON line."""
+
+    def show(self, event: Event) -> None:
+        self._print(json.dumps(event))
+
+
+def make_console(as_json: bool = False) -> Console:
+    """The console for where stdout goes."""
+    if as_json:
+        return JsonConsole()
+    return LiveConsole() if sys.stdout.isatty() else Console()
+
+
+def describe(event: Event) -> Optional[str]:
+    """An event as text for a person; None for what only the journal wants."""
+    describer = _DESCRIBERS.get(event["event"])
+    if describer is None:
+        return None
+    try:
+        return describer(event)
+    except (KeyError, TypeError, ValueError):  # a worker of somebody else's filled its fields in another way
+        return f"{event['event']}: {event}"
+
+
+def _attempt(event: Event) -> str:
+    return f"run {event['run']}"
+
+
+def _plan(event: Event) -> str:
+    text = f"{event['world_size']} ranks on {', '.join(event['hosts'])}"
+    if event["master"]:
+        text += f", meeting at {event['master']} ({event['rendezvous']})"
+    return "\n".join([text, *(f"note: {note}" for note in event["notes"])])
+
+
+def _phase(event: Event) -> Optional[str]:
+    return f"phase: {event['phase']}" if event["rank"] == 0 else None
+
+
+def _step(event: Event) -> str:
+    step = f"{event['step']}"
+    total = event.get("total_steps")
+    if total:
+        step += f"/{total}"
+    text = f"epoch: {event.get('epoch', 1)} step: {step}, loss is {event['loss']:.6g}, lr {event['lr']:.4g}"
+    rate = event.get("images_per_s")
+    if not rate:
+        return text
+    text += f", {rate:.4g} images/s"
+    if total:
+        left_s = (total - event["step"]) * event["samples"] / rate
+        text += f", {duration(left_s)} left"
+    return text
+
+
+def _eval(event: Event) -> str:
+    return f"evaluated {event['done']} of {event['total']} images"
+
+
+def _checkpoint(event: Event) -> str:
+    return f"checkpoint: {event['path']}"
+
+
+def _metric(event: Event) -> Optional[str]:
+    mean_iou = event.get("mean_iou")
+    return None if mean_iou is None else f"mean IoU: {mean_iou:.4f}"
+
+
+def _decision(event: Event) -> str:
+    return f"{event['action']}: {event['reason']}"
+
+
+def _verdict(event: Event) -> str:
+    lines: List[str] = [event["text"]]
+    if event["tail"]:
+        lines += [f"last lines of {event['name']}:", *(TAIL_PREFIX + line for line in event["tail"])]
+    return "\n".join(lines)
+
+
+def _warning(event: Event) -> str:
+    return f"warning: {event['text']}"
+
+
+def _end(event: Event) -> str:
+    return f"{event['state']} (exit code {event['exit_code']})"
+
+
+_DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
+    "attempt": _attempt,
+    "plan": _plan,
+    "phase": _phase,
+    "step": _step,
+    "eval": _eval,
+    "checkpoint": _checkpoint,
+    "metric": _metric,
+    "decision": _decision,
+    "verdict": _verdict,
+    "warning": _warning,
+    "end": _end,
+}
+
+
+def duration(seconds: float) -> str:
+    """A time to wait as people say it: 45s, 3m20s, 2h05m."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    if minutes == 0:
+        return f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{minutes}m{rest:02}s" if hours == 0 else f"{hours}h{minutes:02}m"

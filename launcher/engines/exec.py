@@ -1,0 +1,17 @@
+"""Engine `exec`: each host names the argv prefix behind which its commands run: [ssh, h1], [nsenter, ...]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List
+
+from launcher.engines.base import Engine, agent_command, checkout
+
+if TYPE_CHECKING:
+    from launcher.cluster import Cluster, Host
+
+
+class ExecEngine(Engine):
+    def agent_argv(self, host: Host, cluster: Cluster) -> List[str]:
+        folder = checkout()  # ssh does not hand our environment on
+        path = [] if folder is None else ["env", f"PYTHONPATH={folder}"]
+        return [*host.prefix, *path, *agent_command(host, cluster)]

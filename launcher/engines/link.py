@@ -1,0 +1,94 @@
+"""One agent as the supervisor holds it: the process, its two channels, and what it said when it failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional
+
+from launcher.engines.base import checkout
+from launcher.errors import PreflightError
+from launcher.logfile import tail
+from launcher.protocol import Inbox, Outbox
+
+REASON_LINES = 6
+EXIT_LIMIT_S = 1.0  # between the end of its output and the end of the process
+
+
+class AgentLink:
+    """A started agent. Its stdin is the lease: closing it ends everything on that host."""
+
+    def __init__(self, host: str, argv: List[str], log: Path, environment: Mapping[str, str]) -> None:
+        """Starts `argv`, its stderr in `log`. Raises PreflightError where it can not be started."""
+        self.host = host
+        self.argv = argv
+        self.log = log
+        self.facts: Optional[dict] = None  # from its hello
+        self.done = False
+        with log.open("ab") as errors:
+            try:
+                self.process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=with_checkout(environment),
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops in order
+                )
+            except OSError as error:
+                raise PreflightError(
+                    f"host {host}: {argv[0]} can not be started: {error.strerror};"
+                    f" the command was: {' '.join(argv)}"
+                ) from None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.inbox = Inbox(self.process.stdout.fileno())
+        self.outbox = Outbox(self.process.stdin.fileno())
+
+    @property
+    def ended(self) -> bool:
+        """Its output has ended, and with it everything that it had to keep alive."""
+        return self.inbox.eof
+
+    def release(self) -> None:
+        """Gives up the lease: guard and agent kill at once."""
+        assert self.process.stdin is not None
+        self.outbox.broken = True
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+
+    def close(self) -> None:
+        """Ends the process for good, reaps it, and removes its log if it said nothing."""
+        self.release()
+        try:
+            self.process.wait(EXIT_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        if self.log.exists() and self.log.stat().st_size == 0:
+            self.log.unlink()
+
+    def reason(self) -> str:
+        """Why it is gone: its exit, and the last lines that it or the way to it printed."""
+        try:
+            code = self.process.wait(EXIT_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            how = "its output ended"
+        else:
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return "; ".join(filter(None, [how, self.said()]))
+
+    def said(self) -> str:
+        """The last lines that the agent, or the way to it, printed besides its messages."""
+        return "; ".join([*self.inbox.noise, *tail(str(self.log), REASON_LINES)][-REASON_LINES:])
+
+
+def with_checkout(environment: Mapping[str, str]) -> Dict[str, str]:
+    """The environment in which `-m launcher.agent` and `-m fcn.worker` are found, installed or not."""
+    folder = checkout()
+    if folder is None:
+        return dict(environment)
+    path = [str(folder), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, path))}

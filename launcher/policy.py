@@ -1,0 +1,221 @@
+"""What to do about what happens: decide(state, event) -> (state, decisions). Pure: no clock, no file."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import FrozenSet, Optional, Tuple, Union
+
+from launcher.diagnosis import Failure, Kind, exit_code, first_failure, signal_text
+from launcher.errors import ExitCode
+
+SAVE_AND_LEAVE = signal.SIGUSR2
+PREEMPTED = int(ExitCode.PREEMPTED)  # what a worker exits with when it has saved and left
+
+
+@dataclass(frozen=True)
+class Started:
+    """Every agent is there and has its plan: names of the ranks, and of helpers (the scheduler)."""
+
+    ranks: FrozenSet[str]
+    helpers: FrozenSet[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before."""
+
+    name: str
+    rank: Optional[int]
+    host: str
+    time_ns: int
+    code: Optional[int] = None
+    signal: Optional[int] = None
+    stopped: bool = False
+    tail: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A worker reported the exception that ends it; `tail`: its traceback."""
+
+    name: str
+    rank: int
+    host: str
+    time_ns: int
+    what: str
+    tail: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AgentLost:
+    """A host's agent is gone before its work was done or cannot do it; `names`, what ran there, has ended."""
+
+    host: str
+    time_ns: int
+    reason: str
+    names: FrozenSet[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Signalled:
+    """The launcher itself got a signal."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class TimeOver:
+    """What the last decision gave time for has not happened: an end by itself, or within the grace period."""
+
+
+Event = Union[Started, Exited, Raised, AgentLost, Signalled, TimeOver]
+
+
+class Ending(Enum):
+    """Why an attempt is being brought to its end; the first reason stands."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+    STOPPED = "stopped"
+
+
+class Action(Enum):
+    """What the supervisor can do."""
+
+    STOP = "stop"  # SIGTERM, the grace, SIGKILL
+    KILL = "kill"  # SIGKILL
+    PREEMPT = "preempt"  # SIGUSR2: save and leave
+    WAIT = "wait"  # for the end of a worker that reported an error: its traceback is still to reach its log
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An action and the reason that goes into the journal."""
+
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of one attempt."""
+
+    started: bool = False
+    ranks: FrozenSet[str] = frozenset()  # names of the ranks that run
+    helpers: FrozenSet[str] = frozenset()
+    ending: Optional[Ending] = None
+    stopping: bool = False  # a stop is under way: at most one for an attempt
+    killing: bool = False
+    left: bool = False  # a rank has saved and left
+    failures: Tuple[Failure, ...] = ()
+
+
+Result = Tuple[State, Tuple[Decision, ...]]
+
+
+def decide(state: State, event: Event) -> Result:
+    """The next state, and what to do now. The same event twice never does a thing twice."""
+    if isinstance(event, Started):
+        return replace(state, started=True, ranks=event.ranks, helpers=event.helpers), ()
+    if isinstance(event, Exited):
+        return _exited(state, event)
+    if isinstance(event, Raised):
+        failure = Failure(
+            event.name, event.rank, event.host, Kind.RAISED, event.what, event.time_ns, tail=event.tail
+        )
+        waiting = replace(state, failures=(*state.failures, failure), ending=state.ending or Ending.FAILED)
+        return waiting, () if state.ending else (Decision(Action.WAIT, f"rank {event.rank}: {event.what}"),)
+    if isinstance(event, AgentLost):
+        kind = Kind.AGENT_LOST if state.started else Kind.NOT_STARTED
+        state = replace(state, ranks=state.ranks - event.names, helpers=state.helpers - event.names)
+        return _failed(state, Failure("agent", None, event.host, kind, event.reason, event.time_ns))
+    if isinstance(event, Signalled):
+        return _signalled(state, event.number)
+    return _time_over(state)
+
+
+def _exited(state: State, event: Exited) -> Result:
+    state = replace(state, ranks=state.ranks - {event.name}, helpers=state.helpers - {event.name})
+    if _is_clean(state, event):
+        state = replace(state, left=state.left or event.code == PREEMPTED)
+        if state.helpers and not state.ranks:
+            # the scheduler would look around for another five seconds before it sees that its nodes have left
+            return _stop(state, Ending.FINISHED, "every rank has ended")
+        return state, ()
+    kind = Kind.EXIT_CODE if event.signal is None else Kind.SIGNAL
+    what = f"exit code {event.code}" if event.signal is None else f"killed by {signal_text(event.signal)}"
+    failure = Failure(
+        event.name, event.rank, event.host, kind, what, event.time_ns, event.signal, event.stopped, event.tail
+    )
+    return _failed(state, failure)
+
+
+def _is_clean(state: State, event: Exited) -> bool:
+    """Whether this end is no failure: done, saved and left, or preempted without knowing SIGUSR2."""
+    if event.signal is not None:
+        return state.ending is Ending.PREEMPTED and event.signal == SAVE_AND_LEAVE
+    return event.code in (0, PREEMPTED)
+
+
+def _failed(state: State, failure: Failure) -> Result:
+    who = f"{failure.name} of host {failure.host}" if failure.rank is None else f"rank {failure.rank}"
+    state = replace(state, failures=(*state.failures, failure))
+    return _stop(state, Ending.FAILED, f"{who}: {failure.what}")
+
+
+def _time_over(state: State) -> Result:
+    if state.ending is Ending.FAILED and not state.stopping:
+        return _stop(state, Ending.FAILED, "a worker reported an error and does not end")
+    return _kill(state, "the grace period is over")
+
+
+def _stop(state: State, ending: Ending, reason: str) -> Result:
+    if state.stopping:
+        return state, ()
+    state = replace(state, stopping=True, ending=state.ending or ending)
+    return state, (Decision(Action.STOP, reason),)
+
+
+def _kill(state: State, reason: str) -> Result:
+    if state.killing:
+        return state, ()
+    return replace(state, stopping=True, killing=True), (Decision(Action.KILL, reason),)
+
+
+def _signalled(state: State, number: int) -> Result:
+    name = signal.Signals(number).name
+    if number in (signal.SIGTERM, SAVE_AND_LEAVE):
+        if state.ending is not None:
+            return state, ()
+        state = replace(state, ending=Ending.PREEMPTED)
+        if not state.started:
+            return _kill(state, f"{name}: preempted before the start")
+        return state, (Decision(Action.PREEMPT, f"{name}: preempted"),)
+    if state.ending is None and state.started:
+        return _stop(state, Ending.STOPPED, f"{name}: stopped by the user")
+    if number == signal.SIGHUP and state.ending is not None:
+        return state, ()  # a terminal that closes after Ctrl-C is no second wish
+    return _kill(replace(state, ending=state.ending or Ending.STOPPED), f"{name}: stop at once")
+
+
+def verdict(state: State) -> Optional[Failure]:
+    """The failure to name as the first; None where the attempt ends well or by the user's wish."""
+    first = first_failure(state.failures)
+    if first is None or first.stopped or state.ending in (Ending.STOPPED, Ending.FINISHED):
+        return None
+    return first
+
+
+def outcome(state: State) -> ExitCode:
+    """The launcher's exit code when every agent has ended."""
+    if state.ending is Ending.STOPPED:
+        return ExitCode.STOPPED
+    if state.ending is Ending.PREEMPTED:
+        return ExitCode.PREEMPTED
+    first = first_failure(state.failures)
+    if first is not None and state.ending is Ending.FAILED:
+        return exit_code(first)
+    return ExitCode.PREEMPTED if state.left else ExitCode.DONE

@@ -1,0 +1,136 @@
+"""The messages between the supervisor and a host's agent: JSON objects, one a line, over the agent's stdio.
+
+To the agent (`op`), on its stdin, whose end is the end of the lease:
+
+    start    processes: [{name, rank, argv, env, log}, ...], log_dir, cwd, token
+    signal   rank (None: every rank), signal: number; to the main process of the rank alone
+    control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
+    stop     grace_s; SIGTERM to the process groups, after the grace SIGKILL to everything; 0 kills at once
+
+From the agent (`event`), on its stdout, whose end says that the host is clean:
+
+    hello    protocol, facts: see launcher/agent/observe.py
+    started  name, rank, pid
+    status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD
+    exit     name, rank, code or signal (the other is None), time_ns, stopped: whether a stop had reached it
+             before, tail: last lines of its log unless the code is 0
+    failed   message: the agent could not do what it was told; everything on the host is stopped
+    done     left: ids of processes that SIGKILL did not end (blocked in the kernel)
+
+`time_ns` is CLOCK_REALTIME of the agent's host. Standard library only: an agent has nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+
+VERSION = 1  # an agent of another version of fcn-launch is refused by name
+READ_BYTES = 1 << 16
+MAX_LINE_BYTES = 16 << 20  # more without a newline is not a message
+MAX_PENDING_BYTES = 8 << 20  # above it what may be lost (progress) is dropped: a stuck reader costs no memory
+CONTROL_BYTES = 4096  # PIPE_BUF: a write up to this size to a non-blocking pipe is whole or refused
+NOISE_LINES = 20
+
+
+def encode(message: dict) -> bytes:
+    """One message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+class Inbox:
+    """Messages that arrive on a file descriptor.
+
+    Lines that are no JSON object (a login banner, a warning of ssh) are kept in `noise`, the last few: they
+    are what explains a channel that never speaks.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.eof = False
+        self.noise: list[str] = []
+        self._rest = b""
+
+    def read(self) -> list[dict]:
+        """What has arrived, after one read; sets `eof` at the end. An unfinished last line is dropped."""
+        try:
+            data = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:  # a terminal that hung up
+            data = b""
+        if not data:
+            self.eof = True
+            return []
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._rest = b""
+        return [message for message in map(self._decode, lines) if message is not None]
+
+    def drain(self) -> list[dict]:
+        """Everything that is there to be read on a non-blocking descriptor."""
+        messages: list[dict] = []
+        while not self.eof:
+            before, rest = len(messages), self._rest
+            messages += self.read()
+            if len(messages) == before and self._rest == rest:
+                break
+        return messages
+
+    def _decode(self, line: bytes) -> dict | None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if isinstance(message, dict):
+            return message
+        if line.strip():
+            self.noise = [*self.noise, line.decode(errors="replace").rstrip()][-NOISE_LINES:]
+        return None
+
+
+class Outbox:
+    """Messages on their way out of a file descriptor that must never block its writer."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.broken = False  # the reader is gone
+        self._bytes = bytearray()
+        os.set_blocking(fd, False)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._bytes) and not self.broken
+
+    def put(self, message: dict, may_drop: bool = False) -> None:
+        """Sends now what the reader takes; the rest with later calls of `flush`."""
+        if may_drop and len(self._bytes) > MAX_PENDING_BYTES:
+            return
+        self._bytes += encode(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what the reader takes now."""
+        while self.pending:
+            try:
+                sent = os.write(self.fd, self._bytes)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.broken = True
+                return
+            del self._bytes[:sent]
+
+    def watch(self, selector: selectors.BaseSelector) -> None:
+        """Has `flush` called, as the selector's data, for as long as something is pending."""
+        watched = self.fd in selector.get_map()
+        if self.pending and not watched:
+            selector.register(self.fd, selectors.EVENT_WRITE, self.flush)
+        elif watched and not self.pending:
+            selector.unregister(self.fd)
+
+    def drain(self) -> None:
+        """Waits until everything is sent or the reader is gone."""
+        os.set_blocking(self.fd, True)
+        self.flush()

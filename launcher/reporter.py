@@ -1,0 +1,82 @@
+"""Where the events of an attempt go: journal, metrics, status.json and the person at the console."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Dict, Mapping
+
+from launcher.status import Rate, Status
+
+if TYPE_CHECKING:
+    from launcher.console import Console
+    from launcher.run import Attempt, Run
+
+# What is passed on of what workers say, and what it must have to be of use.
+WORKER_EVENTS: Dict[str, tuple] = {
+    "phase": ("phase",),
+    "step": ("step",),
+    "eval": ("done", "total"),
+    "checkpoint": ("path",),
+    "metric": (),
+    "error": ("type", "message"),
+}
+FREQUENT_EVENTS = ("step", "eval")  # of rank 0 alone, and not for the journal
+
+
+class Reporter:
+    """Writes each event where it belongs. A full disk is said once, and does not end the training."""
+
+    def __init__(self, run: Run, attempt: Attempt, console: Console) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._console = console
+        self._status = Status(attempt.number)
+        self._rate = Rate()
+        self._write_failed = False
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """An event of the launcher itself."""
+        self._record(event, fields)
+
+    def worker(self, message: Mapping[str, Any], host: str) -> bool:
+        """An agent's `status` message; False where the worker said nothing that is known or whole."""
+        data, rank = message["data"], message["rank"]
+        kind = data.get("event")
+        if any(data.get(key) is None for key in WORKER_EVENTS.get(kind, ("event of another kind",))):
+            return False
+        if kind not in FREQUENT_EVENTS or rank == 0:
+            fields = {**data, "name": message["name"], "rank": rank, "host": host}
+            if kind == "step":
+                samples = data.get("samples")  # of the global batch
+                images = samples if isinstance(samples, int) else 0
+                fields["images_per_s"] = self._rate.add(message["time_ns"], images)
+            self._record(kind, fields)
+        return True
+
+    def warn(self, text: str) -> None:
+        self.emit("warning", text=text)
+
+    def write_status(self) -> None:
+        """Replaces status.json; too dear for every event."""
+        try:
+            self._run.write_status(self._status.as_dict())
+        except OSError as error:
+            self._complain(error)
+
+    def _record(self, event: str, fields: Mapping[str, Any]) -> None:
+        ours = {"event": event, "time_ns": time.time_ns(), "attempt": self._attempt.number}
+        record = {**ours, **fields, **ours}  # ours come first in the line, and win
+        self._status.fold(record)
+        try:
+            if event in ("step", "metric"):
+                self._run.metric(record)
+            if event not in FREQUENT_EVENTS:
+                self._run.journal(record)
+        except OSError as error:
+            self._complain(error)
+        self._console.show(record)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._write_failed:
+            self._write_failed = True
+            self._console.show({"event": "warning", "text": f"the run directory can not be written: {error}"})

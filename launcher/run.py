@@ -1,0 +1,209 @@
+"""The run directory: everything that is known of a run, whether or not a launcher is alive."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from launcher.errors import UserError
+from launcher.files import append_line, write_atomic
+
+if TYPE_CHECKING:
+    from launcher.cluster import Cluster
+
+_STAMP = "%Y%m%d-%H%M%S"  # local time, as people look for "the run of last night"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of all processes: attempt-001/ with its plan and its logs. `number` counts from 1."""
+
+    number: int
+    folder: Path
+
+    @property
+    def plan_folder(self) -> Path:
+        return self.folder / "plan"
+
+    def logs(self) -> List[Path]:
+        """The logs of its processes by name: rank-00.log, rank-01.log, ..., scheduler.log."""
+        return sorted(path for path in self.folder.glob("*.log") if not path.name.startswith("agent-"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is whole as far as its size tells; `manifest`: the JSON beside it."""
+
+    path: Path
+    step: int
+    epoch: Optional[int]
+    manifest: Mapping[str, Any]
+
+
+class Run:
+    """One run directory. Reading methods work on a run that somebody else is writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        cluster: Cluster,
+        verb: str,
+        command: Sequence[str],
+        config: Optional[Mapping[str, Any]] = None,
+        data: Optional[Mapping[str, Any]] = None,
+        folder: Optional[Path] = None,
+    ) -> Run:
+        """Makes a new run directory under `root`, or at `folder`, and freezes what it runs in its run.yaml.
+
+        command: the argv that the person typed. config: the worker's resolved configuration, opaque here.
+        Raises UserError where the directory can not be written or `folder` already holds a run.
+        """
+        import yaml
+
+        record = {
+            "verb": verb,
+            "command": list(command),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "cluster": {"source": cluster.source, **cluster.to_dict()},
+            "config": None if config is None else dict(config),
+            "versions": versions(),
+            "data": None if data is None else dict(data),
+        }
+        text = yaml.dump(record, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+        try:
+            path = _new_folder(root, Path(cluster.source).stem) if folder is None else _given_folder(folder)
+            (path / "checkpoints").mkdir(exist_ok=True)
+            write_atomic(path / "run.yaml", text)
+        except OSError as error:
+            where = root if folder is None else folder
+            raise UserError(
+                f"{error.filename or where}: the run directory can not be written: {error.strerror};"
+                " choose another one, or make room or change its permissions"
+            ) from None
+        return cls(path.absolute())
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run. Raises UserError where `path` is none."""
+        if not (path / "run.yaml").is_file():
+            raise UserError(f"{path}: not a run directory (it has no run.yaml); give the path of a run")
+        return cls(path.absolute())
+
+    def record(self) -> Dict[str, Any]:
+        """What run.yaml holds."""
+        import yaml
+
+        with (self.path / "run.yaml").open("rb") as file:
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            return dict(yaml.load(file, Loader=loader))
+
+    def new_attempt(self) -> Attempt:
+        """Makes the folder of the next attempt; an earlier one is never written again."""
+        number = max((attempt.number for attempt in self.attempts()), default=0) + 1
+        attempt = Attempt(number, self.path / f"attempt-{number:03}")
+        attempt.folder.mkdir(parents=True)
+        return attempt
+
+    def attempts(self) -> List[Attempt]:
+        """The attempts by number."""
+        numbers = (re.fullmatch(r"attempt-(\d+)", path.name) for path in self.path.glob("attempt-*"))
+        return [
+            Attempt(int(match.group(1)), self.path / match.group(0))
+            for match in sorted(filter(None, numbers), key=lambda match: int(match.group(1)))
+        ]
+
+    def journal(self, event: Mapping[str, Any]) -> None:
+        """Appends an event to events.jsonl. Raises OSError."""
+        append_line(self.path / "events.jsonl", json.dumps(event))
+
+    def metric(self, event: Mapping[str, Any]) -> None:
+        """Appends a step or an evaluation to metrics.jsonl. Raises OSError."""
+        append_line(self.path / "metrics.jsonl", json.dumps(event))
+
+    def events(self) -> Iterator[Dict[str, Any]]:
+        """The journal, oldest first; a line that a crash cut short is passed over."""
+        try:
+            lines = (self.path / "events.jsonl").read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replaces status.json. Raises OSError."""
+        write_atomic(self.path / "status.json", json.dumps(status, indent=1) + "\n")
+
+    def status(self) -> Optional[Dict[str, Any]]:
+        """What status.json holds; None where there is none."""
+        try:
+            return dict(json.loads((self.path / "status.json").read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def checkpoints(self) -> List[Checkpoint]:
+        """The checkpoints, newest first: every `.ckpt` that has the size its manifest says."""
+        found = [_checkpoint(path) for path in (self.path / "checkpoints").glob("*.json")]
+        return sorted(filter(None, found), key=lambda checkpoint: checkpoint.step, reverse=True)
+
+
+def newest_run(root: Path) -> Optional[Run]:
+    """The run under `root` that was made last; None where there is none."""
+    found = [path.parent for path in root.glob("*/run.yaml")]
+    if not found:
+        return None
+    return Run(max(found, key=lambda path: ((path / "run.yaml").stat().st_mtime_ns, path.name)).absolute())
+
+
+def versions() -> Dict[str, Optional[str]]:
+    """Versions of what decides a result; None: not installed. Read off folder names: imports are slow."""
+    found: Dict[str, Optional[str]] = {"python": platform.python_version()}
+    for name in ("fcn-launch", "mindspore", "numpy"):
+        pattern = name.replace("-", "_") + "-*.dist-info"
+        folders = (path for entry in sys.path if entry for path in Path(entry).glob(pattern))
+        first = next(folders, None)
+        found[name] = None if first is None else first.name[len(name) + 1 : -len(".dist-info")]
+    return found
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    stem = f"{time.strftime(_STAMP)}-{name}"
+    root.mkdir(parents=True, exist_ok=True)
+    for count in range(1, 1000):
+        path = root / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise UserError(f"{root / stem}: a thousand runs began in this second; wait for one")
+
+
+def _given_folder(folder: Path) -> Path:
+    if (folder / "run.yaml").exists():
+        raise UserError(f"{folder}: already holds a run; give a new folder, nothing there was touched")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _checkpoint(manifest_path: Path) -> Optional[Checkpoint]:
+    path = manifest_path.with_suffix(".ckpt")
+    try:
+        manifest = json.loads(manifest_path.read_bytes())
+        if path.stat().st_size != manifest["size"]:
+            return None
+        return Checkpoint(path, int(manifest["step"]), manifest.get("epoch"), manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,37 @@
+"""The signals that the launcher answers, as bytes on a pipe: nothing happens inside a signal handler."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, Dict, List
+
+ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+
+class Signals:
+    """While this context is open, its `fd` is readable when a signal has come. Main thread only."""
+
+    def __enter__(self) -> Signals:
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._handlers: Dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None) for number in ANSWERED
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self.fd)
+        os.close(self._write)
+
+    def read(self) -> List[int]:
+        """The signals that have come since, in order."""
+        try:
+            return [number for number in os.read(self.fd, 64) if number in ANSWERED]
+        except BlockingIOError:
+            return []

@@ -1,0 +1,86 @@
+"""The present state of a run, folded from its events: what status.json holds and `status` shows."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any, Deque, Dict, Mapping, Optional, Tuple
+
+RATE_STEPS = 20  # steps over which images per second are averaged
+
+
+class Rate:
+    """Images per second over the last steps, from the times at which rank 0 reported them."""
+
+    def __init__(self) -> None:
+        self._steps: Deque[Tuple[int, int]] = deque(maxlen=RATE_STEPS + 1)  # (time_ns, images of that step)
+
+    def add(self, time_ns: int, images: int) -> Optional[float]:
+        """Images per second, all ranks together; None until there is an interval to measure."""
+        self._steps.append((time_ns, images))
+        elapsed_ns = self._steps[-1][0] - self._steps[0][0]
+        if elapsed_ns <= 0:
+            return None
+        return sum(images for _, images in list(self._steps)[1:]) / elapsed_ns * 1e9
+
+
+class Status:
+    """status.json as a fold over the events of one launch."""
+
+    def __init__(self, attempt: int) -> None:
+        self.state = "starting"
+        self.processes: Dict[str, Dict[str, Any]] = {}
+        self._fields: Dict[str, Any] = {
+            "attempt": attempt,
+            "launcher": {"pid": os.getpid(), "host": os.uname().nodename},
+            "progress": None,
+            "metric": None,
+            "checkpoint": None,
+            "verdict": None,
+            "exit_code": None,
+        }
+
+    def fold(self, event: Mapping[str, Any]) -> None:
+        """Takes one event of the journal or a step into account."""
+        kind = event["event"]
+        fold = getattr(self, f"_fold_{kind}", None)
+        if fold is not None:
+            fold(event)
+        self._fields["updated_ns"] = event["time_ns"]
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {"state": self.state, **self._fields, "processes": self.processes}
+
+    def _fold_started(self, event: Mapping[str, Any]) -> None:
+        self.state = "running"
+        keep = ("rank", "host", "device", "pid")
+        self.processes[event["name"]] = {**{key: event[key] for key in keep}, "phase": None, "exit": None}
+
+    def _fold_phase(self, event: Mapping[str, Any]) -> None:
+        self.processes[event["name"]]["phase"] = event["phase"]
+
+    def _fold_exit(self, event: Mapping[str, Any]) -> None:
+        self.processes[event["name"]]["exit"] = {key: event[key] for key in ("code", "signal")}
+
+    def _fold_step(self, event: Mapping[str, Any]) -> None:
+        self._fields["progress"] = _content(event)
+
+    def _fold_metric(self, event: Mapping[str, Any]) -> None:
+        self._fields["metric"] = _content(event)
+
+    def _fold_checkpoint(self, event: Mapping[str, Any]) -> None:
+        self._fields["checkpoint"] = _content(event)
+
+    def _fold_decision(self, event: Mapping[str, Any]) -> None:
+        self.state = "stopping"
+
+    def _fold_verdict(self, event: Mapping[str, Any]) -> None:
+        self._fields["verdict"] = {key: value for key, value in _content(event).items() if key != "tail"}
+
+    def _fold_end(self, event: Mapping[str, Any]) -> None:
+        self.state = event["state"]
+        self._fields["exit_code"] = event["exit_code"]
+
+
+def _content(event: Mapping[str, Any]) -> Dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "time_ns", "attempt")}

@@ -1,0 +1,289 @@
+"""The loop of one attempt: agents' messages in, the policy's decisions out, the journal written."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+from launcher import policy
+from launcher.agent.processes import TOKEN
+from launcher.diagnosis import Failure, Kind, sentence
+from launcher.engines import ENGINES
+from launcher.engines.link import AgentLink
+from launcher.engines.sweep import sweep
+from launcher.errors import ExitCode, PreflightError
+from launcher.policy import Action
+from launcher.protocol import VERSION
+from launcher.signals import Signals
+
+if TYPE_CHECKING:
+    from launcher.cluster import Cluster
+    from launcher.plan import Plan, Process
+    from launcher.reporter import Reporter
+    from launcher.run import Attempt
+
+STOP_MARGIN_S = 0.3  # for the agent's part of a stop, above the grace; then the lease is taken away
+KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to the host is given up
+ERROR_EXIT_S = 0.5  # for a worker that has reported an error to write it to its log and end
+VERDICT_WAIT_S = 1.0  # for the evidence of the other ranks before the first failure is named
+STATUS_EVERY_S = 1.0
+
+STATES = {ExitCode.DONE: "done", ExitCode.STOPPED: "stopped", ExitCode.PREEMPTED: "preempted"}
+
+MakePlan = Callable[[Mapping[str, dict]], "Plan"]
+
+
+class Supervisor:
+    """One attempt of one run, from its agents' start to their end."""
+
+    def __init__(self, attempt: Attempt, cluster: Cluster, reporter: Reporter) -> None:
+        self.attempt = attempt
+        self.cluster = cluster
+        self.engine = ENGINES[cluster.engine]
+        self.reporter = reporter
+        self.token = os.urandom(8).hex()
+        self.state = policy.State()
+        self.links: Dict[str, AgentLink] = {}
+        self.processes: Dict[str, Process] = {}
+        self._selector = selectors.DefaultSelector()
+        self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
+        self._named: Optional[Failure] = None  # what was said to have failed first
+
+    def supervise(self, planner: Callable[[], MakePlan]) -> ExitCode:
+        """Runs the attempt and returns the launcher's exit code.
+
+        planner: gives the function that makes the plan out of each host's facts. It is called while the agents
+        start: its imports take as long as they do. A LaunchError of either means that nothing is started.
+        Raises PreflightError where an agent can not be started or does not answer in time.
+        """
+        with Signals() as signals:
+            self._selector.register(signals.fd, selectors.EVENT_READ, lambda: self._signalled(signals))
+            try:
+                self._start_agents()
+                self._make_plan = planner()
+                self._write_status()
+                while any(not link.ended for link in self.links.values()):
+                    self._wait()
+            finally:
+                self._clean_up()
+        self._name_first_failure()
+        return policy.outcome(self.state)
+
+    # --- the loop
+
+    def _wait(self) -> None:
+        nearest = min((when for when, _ in self._timers.values()), default=None)
+        timeout = None if nearest is None else max(0.0, nearest - time.monotonic())
+        for key, _ in self._selector.select(timeout):
+            if self._selector.get_map().get(key.fd) is key:  # not so where an earlier callback has closed it
+                key.data()
+        for name, (when, callback) in list(self._timers.items()):
+            if time.monotonic() >= when and self._timers.get(name) == (when, callback):
+                del self._timers[name]
+                callback()
+        for link in self.links.values():
+            link.outbox.watch(self._selector)
+
+    def _after(self, seconds: float, name: str, callback: Callable[[], None]) -> None:
+        """Calls back later; a timer of the same name is replaced."""
+        self._timers[name] = (time.monotonic() + seconds, callback)
+
+    def _start_agents(self) -> None:
+        environment = {**os.environ, TOKEN: self.token}
+        for host in self.cluster.hosts:
+            log = self.attempt.folder / f"agent-{host.name}.log"
+            link = AgentLink(host.name, self.engine.agent_argv(host, self.cluster), log, environment)
+            self.links[host.name] = link
+            self._selector.register(link.inbox.fd, selectors.EVENT_READ, lambda link=link: self._listen(link))
+        self._after(self.cluster.timeouts.start_s, "hello", self._no_hello)
+
+    def _listen(self, link: AgentLink) -> None:
+        for message in link.inbox.read():
+            getattr(self, f"_on_{message.get('event')}", self._on_unknown)(link, message)
+        if link.ended:
+            self._selector.unregister(link.inbox.fd)
+            self._release(link)
+            if not link.done:
+                self._lost(link, link.reason())
+
+    def _signalled(self, signals: Signals) -> None:
+        for number in signals.read():
+            self._decide(policy.Signalled(number))
+
+    # --- what agents say
+
+    def _on_unknown(self, link: AgentLink, message: dict) -> None:
+        link.inbox.noise.append(str(message))  # a banner that happens to be JSON
+
+    def _on_hello(self, link: AgentLink, message: dict) -> None:
+        if message["protocol"] != VERSION:
+            raise PreflightError(
+                f"host {link.host}: its fcn-launch speaks protocol {message['protocol']}, this one {VERSION};"
+                " install the same version on both"
+            )
+        link.facts = message["facts"]
+        facts = {name: other.facts for name, other in self.links.items() if other.facts is not None}
+        if len(facts) == len(self.links) and self.state.ending is None:
+            del self._timers["hello"]
+            self._start_processes(self._make_plan(facts))
+
+    def _start_processes(self, plan: Plan) -> None:
+        self.processes = {process.name: process for process in plan.processes}
+        ranks = frozenset(process.name for process in plan.processes if process.rank is not None)
+        self._decide(policy.Started(ranks, frozenset(self.processes) - ranks))
+        for host, link in self.links.items():
+            message: Dict[str, Any] = {
+                "op": "start",
+                "processes": [
+                    {"name": p.name, "rank": p.rank, "argv": list(p.argv), "env": dict(p.env), "log": p.log}
+                    for p in plan.processes
+                    if p.host == host
+                ],
+                "log_dir": str(self.attempt.folder),
+                "cwd": str(Path.cwd()),
+                "token": self.token,
+            }
+            link.outbox.put(message)
+
+    def _on_started(self, link: AgentLink, message: dict) -> None:
+        process = self.processes[message["name"]]
+        self.reporter.emit(
+            "started",
+            name=process.name,
+            rank=process.rank,
+            host=link.host,
+            device=process.device_id,
+            pid=message["pid"],
+        )
+
+    def _on_status(self, link: AgentLink, message: dict) -> None:
+        data, rank = message["data"], message["rank"]
+        if self.reporter.worker(message, link.host) and data["event"] == "error":
+            what = f"{data['type']}: {data['message']}"
+            traceback = tuple(str(data.get("traceback", "")).splitlines())
+            self._decide(policy.Raised(message["name"], rank, link.host, message["time_ns"], what, traceback))
+
+    def _on_exit(self, link: AgentLink, message: dict) -> None:
+        fields = {key: message[key] for key in ("name", "rank", "code", "signal", "stopped")}
+        self.reporter.emit("exit", host=link.host, exit_ns=message["time_ns"], **fields)
+        self._decide(
+            policy.Exited(host=link.host, time_ns=message["time_ns"], tail=tuple(message["tail"]), **fields)
+        )
+
+    def _on_failed(self, link: AgentLink, message: dict) -> None:
+        self._lost(link, message["message"])
+
+    def _on_done(self, link: AgentLink, message: dict) -> None:
+        link.done = True
+        if message["left"]:
+            left = ", ".join(map(str, message["left"]))
+            self.reporter.warn(f"host {link.host}: processes {left} do not end: blocked in the kernel")
+
+    def _lost(self, link: AgentLink, reason: str) -> None:
+        names = frozenset(name for name, process in self.processes.items() if process.host == link.host)
+        self._decide(policy.AgentLost(link.host, time.time_ns(), reason, names))
+
+    # --- decisions
+
+    def _decide(self, event: policy.Event) -> None:
+        self.state, decisions = policy.decide(self.state, event)
+        for decision in decisions:
+            self.reporter.emit("decision", action=decision.action.value, reason=decision.reason)
+            self._act(decision.action)
+        if self.state.failures and self._named is None and "verdict" not in self._timers:
+            self._after(VERDICT_WAIT_S, "verdict", self._name_first_failure)
+
+    def _act(self, action: Action) -> None:
+        grace_s = self.cluster.timeouts.grace_s
+        if action is Action.STOP:
+            self._tell_all({"op": "stop", "grace_s": grace_s})
+            self._after(grace_s + STOP_MARGIN_S, "end", lambda: self._decide(policy.TimeOver()))
+        elif action is Action.PREEMPT:
+            self._tell_all({"op": "signal", "rank": None, "signal": int(policy.SAVE_AND_LEAVE)})
+            self._after(grace_s, "end", lambda: self._decide(policy.TimeOver()))
+        elif action is Action.WAIT:
+            self._after(ERROR_EXIT_S, "end", lambda: self._decide(policy.TimeOver()))
+        else:
+            for link in self.links.values():
+                if link.facts is None:  # on its way, perhaps for ever, and nothing runs there
+                    link.process.kill()
+            self._tell_all({"op": "stop", "grace_s": 0})
+            self._after(STOP_MARGIN_S, "end", self._release_all)
+
+    def _tell_all(self, message: dict) -> None:
+        for link in self.links.values():
+            link.outbox.put(message)
+
+    def _release_all(self) -> None:
+        for link in self.links.values():
+            self._release(link)
+        self._after(KILL_LIMIT_S, "end", self._give_up)
+
+    def _release(self, link: AgentLink) -> None:
+        link.outbox.broken = True
+        link.outbox.watch(self._selector)
+        link.release()
+
+    def _give_up(self) -> None:
+        for link in self.links.values():
+            if not link.ended:
+                self.reporter.warn(f"host {link.host}: its agent does not end; the way to it is closed")
+                self._selector.unregister(link.inbox.fd)
+                link.inbox.eof = True
+
+    def _no_hello(self) -> None:
+        silent = [link for link in self.links.values() if link.facts is None]
+        raise PreflightError(
+            "\n".join(
+                f"host {link.host}: its agent did not answer within {self.cluster.timeouts.start_s:g} s"
+                f" ({link.said() or 'it said nothing'}); try the command by hand: {' '.join(link.argv)}"
+                for link in silent
+            )
+        )
+
+    def _clean_up(self) -> None:
+        """Ends the agents, and what outlived its guard on the hosts that did not say they are clean."""
+        for link in self.links.values():
+            link.close()
+        unclear = [
+            host for host in self.cluster.hosts if host.name in self.links and not self.links[host.name].done
+        ]
+        for host, why in sweep(self.engine, unclear, self.cluster, self.token).items():
+            self.reporter.warn(f"host {host}: could not be searched for leftovers: {why}")
+
+    # --- what others see
+
+    def _name_first_failure(self) -> None:
+        first = policy.verdict(self.state)
+        if first is None or first == self._named:
+            return
+        self._named = first
+        process = self.processes.get(first.name)
+        log = None if process is None else str(self.attempt.folder / process.log)
+        device = None if process is None else process.device_id
+        self.reporter.emit(
+            "verdict",
+            name=first.name,
+            rank=first.rank,
+            host=first.host,
+            device=device,
+            kind=first.kind.value,
+            what=first.what,
+            log=log,
+            text=sentence(first, device, log),
+            tail=self._tail(first),
+        )
+
+    def _tail(self, first: Failure) -> List[str]:
+        """The end of its log; the traceback alone while the worker has not ended."""
+        if first.kind in (Kind.AGENT_LOST, Kind.NOT_STARTED):
+            return []
+        ended = [f for f in self.state.failures if f.name == first.name and f.kind is not Kind.RAISED]
+        return list(ended[0].tail if ended and ended[0].tail else first.tail)
+
+    def _write_status(self) -> None:
+        self.reporter.write_status()
+        self._after(STATUS_EVERY_S, "status", self._write_status)
