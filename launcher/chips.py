@@ -5,14 +5,12 @@ From Huawei's HCCL user guide (constraints, rank table configuration, HCCL_EXEC_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 MAX_WORKERS_PER_HOST = 4096  # a slip of the finger in `devices: 80000` must not fill the memory
 
 
-@dataclass(frozen=True)
-class Chip:
+class Chip(NamedTuple):
     """One kind of device. `devices`: how many a server has; None where there is no such number."""
 
     kind: str
@@ -49,8 +47,7 @@ CHIPS = {
 }
 
 
-@dataclass(frozen=True)
-class SubsetProblem:
+class SubsetProblem(NamedTuple):
     """Why the devices of one server cannot be used; `server` is its index."""
 
     server: int

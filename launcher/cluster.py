@@ -10,7 +10,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from launcher.chips import CHIPS, MAX_WORKERS_PER_HOST, Chip
 from launcher.cluster_rules import host_problems
@@ -46,8 +46,7 @@ PLANNED_PREFIX = "FCN_"
 LONGEST_PHASE_S = 7000  # HCCL_CONNECT_TIMEOUT, which has to be longer than every phase, ends at 7200 s
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """`id`: physical id on its host. `ip`: address of its network card; None: unknown, or not needed."""
 
     id: int

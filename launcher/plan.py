@@ -6,7 +6,7 @@ What was observed on the hosts comes in as `HostFacts`; the same input gives the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import environment, rank_table
 from launcher.chips import subset_problems
@@ -97,8 +97,7 @@ class Plan:
         return {**vars(self), "processes": [dict(vars(process)) for process in self.processes]}
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """Where one rank runs. `visible`: physical ids of all devices that the job uses on this host."""
 
     rank: int
@@ -113,8 +112,7 @@ class Slot:
         return len(self.visible)
 
 
-@dataclass(frozen=True)
-class Meeting:
+class Meeting(NamedTuple):
     """How and where the ranks meet. `port` None: chosen when the run starts."""
 
     rendezvous: str
@@ -122,8 +120,7 @@ class Meeting:
     port: Optional[int] = None
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What all processes of an attempt share."""
 
     cluster: Cluster

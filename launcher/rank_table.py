@@ -9,9 +9,8 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from launcher.errors import UserError
 
@@ -22,8 +21,7 @@ SERVER_ID_CHARACTERS = 64
 Table = Dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Rank:
+class Rank(NamedTuple):
     """One device of a server. `device_ip` None: not needed, or unknown."""
 
     device_id: int
@@ -31,8 +29,7 @@ class Rank:
     rank_id: int
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     """`server_id`: unique; the host's address here. `pod_ip`: address its workers register with."""
 
     server_id: str

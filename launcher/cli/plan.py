@@ -48,8 +48,8 @@ def observe(cluster: Cluster) -> Dict[str, HostFacts]:
     from launcher.agent.observe import facts
 
     host = cluster.hosts[0]
-    ids = tuple(device.id for device in host.devices) if cluster.chip.is_ascend else ()
-    return {host.name: HostFacts.from_dict(facts(cluster.master_port, ids))}
+    unknown = tuple(device.id for device in host.devices if cluster.chip.is_ascend and device.ip is None)
+    return {host.name: HostFacts.from_dict(facts(cluster.master_port, unknown))}
 
 
 def describe(cluster: Cluster, planned: Plan, folder: Optional[str]) -> str:
