@@ -1,0 +1,147 @@
+"""Checks a configuration, its data and its checkpoint before any worker starts: `python -m fcn.check train|eval`.
+
+Prints one JSON object: ok, errors, warnings, config (resolved), data. Imports no framework.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import yaml
+
+from fcn import checkpoint
+from fcn.architecture import Architecture, parameter_count
+from fcn.config import Config, load_config
+from fcn.data.listing import read_list
+from fcn.data.order import steps_per_epoch
+from fcn.data.records import DataSet, open_dataset
+from fcn.errors import ConfigError, DataError, FcnError, WeightsError
+
+_BYTES = 4  # of a float32 value
+_GB = 1e9
+
+
+def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[str, Any], List[str]]:
+    """Facts about the data and warnings; raises FcnError on what would stop the run."""
+    if not config.data_file:
+        raise ConfigError("data_file: no training data named; `fcn-launch data build` makes a MindRecord file")
+    data = open_dataset(config.data_file)
+    if data.num_classes > config.num_classes:
+        raise DataError(f"{config.data_file}: built for {data.num_classes} classes, num_classes is {config.num_classes}")
+    global_batch = config.batch_over(world_size)
+    if data.samples < global_batch:
+        raise DataError(
+            f"{config.data_file}: {data.samples} samples are fewer than one step takes "
+            f"({world_size} ranks, global batch {global_batch}); lower batch_size, or use fewer devices"
+        )
+    for key in ("ckpt_vgg16", "ckpt_pre_trained"):
+        file = getattr(config, key)
+        if file and not Path(file).is_file():
+            raise WeightsError(f"{key}: {file}: no such file")
+    warnings = _disk(config, data, global_batch, run_root)
+    return {"samples": data.samples, "fingerprint": data.fingerprint, "files": [str(f) for f in data.files]}, warnings
+
+
+def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:
+    """Compare what the run will keep with what the disk has: full after days is too late."""
+    arch = Architecture(config.num_classes, config.encoder_width, config.fc_channels)
+    one = (parameter_count(arch) + parameter_count(arch, trainable_only=True)) * _BYTES
+    steps = config.train_epochs * steps_per_epoch(data.samples, global_batch)
+    kept = min(config.keep_checkpoint_max, -(-steps // config.save_steps))
+    free = shutil.disk_usage(_existing(run_root)).free
+    # While one is being written, the one it replaces is still there.
+    if free < 2 * one:
+        raise ConfigError(
+            f"train_dir: {run_root}: {free / _GB:.1f} GB free, two checkpoints of this network take "
+            f"{2 * one / _GB:.1f} GB; free space, or set train_dir to another disk"
+        )
+    if free < (kept + 1) * one:
+        fits = max(1, int(free // one) - 1)
+        return [
+            f"keep_checkpoint_max: {kept} checkpoints will take {kept * one / _GB:.1f} GB, {run_root} has "
+            f"{free / _GB:.1f} GB free; set keep_checkpoint_max={fits} or lower, or save_steps higher"
+        ]
+    return []
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def check_eval(config: Config, checkpoints: Optional[Path]) -> Tuple[Config, Dict[str, Any], List[str]]:
+    """The configuration with its checkpoint chosen and the network's shape taken from it, facts, warnings."""
+    warnings: List[str] = []
+    if checkpoints is not None:
+        found, warnings = checkpoint.newest(checkpoints)
+        if found is None:
+            damaged = "".join(f"\n  {line}" for line in warnings)
+            raise WeightsError(f"{checkpoints}: no usable checkpoint{damaged}")
+    elif not config.ckpt_file:
+        raise ConfigError("ckpt_file: no checkpoint named; give --ckpt FILE or --run RUN")
+    else:
+        path = Path(config.ckpt_file)
+        if path.is_file() and not path.with_suffix(".json").is_file():
+            found = None  # from elsewhere: shapes are checked when it is loaded
+            warnings = [f"{path}: has no manifest, so neither its bytes nor its normalisation can be checked"]
+        else:
+            found = checkpoint.verify(path)
+    if found is not None:
+        norm = found.manifest["normalisation"]
+        stored = {**found.manifest["architecture"], "image_mean": norm["image_mean"], "image_std": norm["image_std"]}
+        config = Config(**{**config.model_dump(), **stored, "ckpt_file": str(found.path)})
+    if not config.data_root or not config.data_lst:
+        raise ConfigError("data_root, data_lst: no validation list named; give --root DIR and --list FILE")
+    items = read_list(Path(config.data_root), Path(config.data_lst))
+    return config, {"images": len(items)}, warnings
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Print the answer; 0 where all is well, 2 where something is not."""
+    parser = argparse.ArgumentParser(prog="python -m fcn.check")
+    parser.add_argument("verb", choices=["train", "eval"])
+    parser.add_argument("--config", help="YAML file or recipe")
+    parser.add_argument("--run", type=Path, help="take the configuration of this run's run.yaml")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--world-size", type=int, default=1)
+    parser.add_argument("--checkpoints", type=Path, help="eval: the newest good checkpoint of this folder")
+    args = parser.parse_args(argv)
+    try:
+        config, warnings = _load(args)
+        if args.verb == "train":
+            data, more = check_train(config, args.world_size, Path(config.train_dir))
+        else:
+            config, data, more = check_eval(config, args.checkpoints)
+        answer = {"ok": True, "errors": [], "warnings": warnings + more, "data": data}
+        answer["config"] = _with_absolute_paths(config)
+    except FcnError as error:
+        answer = {"ok": False, "errors": str(error).splitlines()}
+    json.dump(answer, sys.stdout)
+    return 0 if answer["ok"] else 2
+
+
+def _load(args: argparse.Namespace) -> Tuple[Config, List[str]]:
+    if args.run is None:
+        return load_config(args.config, args.overrides)
+    frozen = yaml.safe_load((args.run / "run.yaml").read_text())["config"]
+    config, remarks = load_config(None, args.overrides)
+    return Config(**{**frozen, **config.model_dump(include=config.model_fields_set)}), remarks
+
+
+def _with_absolute_paths(config: Config) -> Dict[str, Any]:
+    """Workers may have another working directory."""
+    values = config.model_dump()
+    for key in ("data_file", "data_root", "data_lst", "ckpt_vgg16", "ckpt_pre_trained", "ckpt_file"):
+        values[key] = os.path.abspath(values[key]) if values[key] else ""
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

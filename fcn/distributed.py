@@ -1,0 +1,143 @@
+"""How ranks meet, agree and sum. `python -m fcn.distributed` is MindSpore's scheduler, where one is needed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NoReturn, Optional, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.communication import get_group_size, get_rank, init
+
+_POLL_S = 0.001
+_PORT_POLL_S = 0.02
+_START_TIMEOUT_S = 600.0
+
+
+@dataclass
+class World:
+    """The ranks of this run, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+    _store: Any = field(default=None, repr=False)
+
+    def gather_sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of an int64 array over all ranks, exact. MindSpore's CPU all-reduce has no int64, and float32 loses
+        counts above 2^24."""
+        if self.size == 1:
+            return values
+        gathered = _AllGather()(Tensor(values[None].astype(np.int64))).asnumpy()
+        return gathered.reshape(self.size, *values.shape).sum(axis=0)
+
+    def leave(self, exit_code: int) -> NoReturn:
+        """End this process once every rank has come here."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self._store is None:
+            # With a scheduler, MindSpore's own exit signs the rank off; a rank that vanished would count as lost.
+            sys.exit(exit_code)
+        _barrier(self._store, "leave", self.size)
+        if self.rank == 0:
+            time.sleep(20 * _POLL_S)  # the store lives in this process: let the others read their last answer
+        os._exit(exit_code)  # MindSpore's exit joins threads that sleep for seconds
+
+
+def join() -> World:
+    """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that we are who we should be.
+
+    Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table that it cannot
+    use for a warning and numbers the ranks anew.
+    """
+    kind = os.environ.get("FCN_RENDEZVOUS", "none")
+    rank, size = int(os.environ.get("RANK_ID", "0")), int(os.environ.get("RANK_SIZE", "1"))
+    if kind == "none":
+        return World()
+    store = None
+    if kind == "store":
+        store = _join_store(rank, size)
+    else:
+        _wait_for_port(os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"]))
+        init()
+    if (get_rank(), get_group_size()) != (rank, size):
+        raise RuntimeError(
+            f"planned as rank {rank} of {size}, but MindSpore made this process rank {get_rank()} of "
+            f"{get_group_size()}; check the rank table's pod_ip and device list"
+        )
+    ms.set_auto_parallel_context(
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False, device_num=size
+    )
+    return World(rank, size, store)
+
+
+def _join_store(rank: int, size: int) -> Any:
+    """Meet without a scheduler process: rank 0 serves a key-value store that the others connect to.
+
+    `_init_with_store` is private in MindSpore 2.10; the scheduler start stays available behind the same interface.
+    """
+    from mindspore.communication.management import _init_with_store
+    from mindspore.mint.distributed import TCPStore
+
+    timeout = timedelta(seconds=_START_TIMEOUT_S)
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank != 0:
+        _wait_for_port(host, port)  # a refused connection costs MindSpore half a second and more each time
+    store = TCPStore(host, port, size, rank == 0, timeout)
+    _barrier(store, "join", size)
+    _init_with_store(backend="mccl", timeout=timeout, world_size=size, rank=rank, store=store)
+    return store
+
+
+def _barrier(store: Any, name: str, size: int) -> None:
+    store.add(name, 1)
+    while store.add(name, 0) < size:
+        time.sleep(_POLL_S)
+
+
+def _wait_for_port(host: str, port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=1):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no answer from {host}:{port} in {_START_TIMEOUT_S:.0f} s: {error}") from None
+            time.sleep(_PORT_POLL_S)
+
+
+class _AllGather(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_gather = ops.AllGather()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.all_gather(x)
+
+
+class SumOverRanks(nn.Cell):
+    """The sum of a float32 tensor over all ranks; the tensor itself where there is one rank."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.all_reduce: Optional[nn.Cell] = ops.AllReduce() if size > 1 else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x if self.all_reduce is None else self.all_reduce(x)
+
+
+def gradient_sum(parameters: Sequence[ms.Parameter], size: int) -> nn.Cell:
+    """A cell that sums gradients over all ranks."""
+    if size == 1:
+        return nn.Identity()
+    return nn.DistributedGradReducer(list(parameters), mean=False, degree=size)
+
+
+if __name__ == "__main__":
+    init()  # with MS_ROLE=MS_SCHED it returns when every worker has signed off

@@ -1,0 +1,121 @@
+"""FCN-8s: VGG16 with batch norm, fc6 and fc7 as convolutions, pools 3, 4 and 5 fused, 8x upsampling.
+
+Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015), sections 4.1
+to 4.3. As in the original FCN8s project every convolution is padded to 'same', fc6 and fc7 have batch norm in place of
+dropout, no convolution has a bias, and the upsamplings are learned.
+"""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import initializer
+
+from fcn.architecture import FC6_KERNEL, STRIDE, UPSAMPLINGS, Architecture
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, pad_mode="same", weight_init="xavier_uniform")
+
+
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> list:
+    # MindSpore's momentum 0.9 keeps nine tenths of the old statistics.
+    return [_conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
+
+
+class ConvAsMatMul(nn.Cell):
+    """A 'same' convolution computed as unfold and one matrix product, with nn.Conv2d's parameter.
+
+    oneDNN computes the weight gradient of fc6's 7x7 convolution with its reference kernel on every CPU: 30 s a step
+    against 1 s in this form.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        shape = (outputs, inputs, kernel, kernel)
+        self.weight = ms.Parameter(initializer("xavier_uniform", shape), name="weight")
+        self.outputs = outputs
+        self.kernel = kernel
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H, W)."""
+        n, c, h, w = x.shape
+        columns = ops.unfold(x, kernel_size=self.kernel, padding=self.kernel // 2)  # (N, c*k*k, H*W)
+        columns = columns.reshape(n, c * self.kernel * self.kernel, h * w).transpose(0, 2, 1)
+        flat = self.matmul(columns.reshape(n * h * w, -1), self.weight.reshape(self.outputs, -1))
+        return flat.reshape(n, h * w, self.outputs).transpose(0, 2, 1).reshape(n, self.outputs, h, w)
+
+
+class FCN8s(nn.Cell):
+    """Normalised BGR images (N, 3, H, W) -> class scores (N, num_classes, H, W), for any H and W.
+
+    134,526,944 parameters at the published sizes and 21 classes, 134,502,112 of them trainable.
+    `fc6_as_matmul` changes the speed of fc6 only: name, shape and result stay.
+    """
+
+    def __init__(self, arch: Architecture, fc6_as_matmul: bool = False) -> None:
+        super().__init__()
+        channels = 3
+        stages = []
+        for widths in arch.stages:
+            layers = []
+            for width in widths:
+                layers += _conv_bn_relu(channels, width)
+                channels = width
+            stages.append(nn.SequentialCell(*layers))
+        self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = stages
+        self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
+        fc6 = _conv_bn_relu(channels, arch.fc_channels, FC6_KERNEL)
+        if fc6_as_matmul:
+            fc6[0] = ConvAsMatMul(channels, arch.fc_channels, FC6_KERNEL)
+        self.conv6 = nn.SequentialCell(*fc6)
+        self.conv7 = nn.SequentialCell(*_conv_bn_relu(arch.fc_channels, arch.fc_channels, 1))
+        classes = arch.num_classes
+        self.score_fr = _conv(arch.fc_channels, classes, 1)
+        self.upscore2 = _upsampling("upscore2", classes)
+        self.score_pool4 = _conv(arch.stages[3][-1], classes, 1)
+        self.upscore_pool4 = _upsampling("upscore_pool4", classes)
+        self.score_pool3 = _conv(arch.stages[2][-1], classes, 1)
+        self.upscore8 = _upsampling("upscore8", classes)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Pads to a multiple of 32 with zeros, the mean colour, and cuts the scores back."""
+        height, width = x.shape[2:]
+        padded_height, padded_width = _ceil(height), _ceil(width)
+        if (padded_height, padded_width) != (height, width):
+            x = ops.pad(x, (0, padded_width - width, 0, padded_height - height))
+        x = self.pool(self.conv1(x))
+        x = self.pool(self.conv2(x))
+        pool3 = self.pool(self.conv3(x))
+        pool4 = self.pool(self.conv4(pool3))
+        pool5 = self.pool(self.conv5(pool4))
+        fc7 = self.conv7(self.conv6(pool5))
+        fused = self.upscore2(self.score_fr(fc7)) + self.score_pool4(pool4)
+        fused = self.upscore_pool4(fused) + self.score_pool3(pool3)
+        return self.upscore8(fused)[:, :, :height, :width]
+
+
+def _upsampling(name: str, classes: int) -> nn.Conv2dTranspose:
+    kernel, stride = UPSAMPLINGS[name]
+    return nn.Conv2dTranspose(
+        classes, classes, kernel, stride=stride, pad_mode="same", weight_init="xavier_uniform"
+    )
+
+
+def _ceil(side: int) -> int:
+    return (side + STRIDE - 1) // STRIDE * STRIDE
+
+
+class Normalise(nn.Cell):
+    """uint8 BGR images (N, H, W, 3) -> (image - mean) / std as float32 (N, 3, H, W), on the device."""
+
+    def __init__(self, mean: Tuple[float, ...], std: Tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean = Tensor(mean, ms.float32)
+        self.std = Tensor(std, ms.float32)
+
+    def construct(self, images: Tensor) -> Tensor:
+        return ((images.astype(ms.float32) - self.mean) / self.std).transpose(0, 3, 1, 2)
