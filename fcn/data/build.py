@@ -53,13 +53,28 @@ class BuildOptions:
 def build_dataset(options: BuildOptions) -> Dict[str, Any]:
     """Check and write a data set; returns what the command prints.
 
-    All samples are checked before anything is written. The files are written in a folder beside the target
-    and move to their names only when complete, the manifest last.
+    All samples are checked before any is written. The files are written in a folder beside the target and
+    move to their names only when complete, the manifest last.
 
     Raises:
         DataError: bad options; files that exist already; or every bad sample with its line of the list.
     """
     _check_options(options)
+    with _building_folder(options.out) as folder:
+        existing = records.related_files(options.out)
+        if existing and not options.overwrite:
+            raise DataError(
+                f"{existing[0]}: exists already; give another --out, or replace it with --overwrite"
+            )
+        checked = _check_samples(options)
+        _check_room(folder, checked, options)
+        row_ids = _write_records(folder, checked, options)
+        manifest = _write_manifest(folder, checked, row_ids, options)
+        _move_into_place(folder, options.out)
+    return _summary(manifest, options)
+
+
+def _check_samples(options: BuildOptions) -> List[Checked]:
     items, problems = listing.scan_list(options.root, options.list_file)
     checked, more = check_all(items, options.num_classes, options.ignore_label)
     problems += more
@@ -68,12 +83,7 @@ def build_dataset(options: BuildOptions) -> Dict[str, Any]:
         raise DataError(f"{listing.describe(options.list_file, problems)}\n{count}; nothing was written")
     if options.shards > len(checked):
         raise DataError(f"{options.list_file}: lists {len(checked)} samples; give at most as many --shards")
-    with _building_folder(options.out) as folder:
-        _check_room(folder, checked, options)
-        row_ids = _write_records(folder, checked, options)
-        manifest = _write_manifest(folder, checked, row_ids, options)
-        _move_into_place(folder, options.out)
-    return _summary(manifest, options)
+    return checked
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -86,14 +96,11 @@ def _check_options(options: BuildOptions) -> None:
     if options.seed < 0:
         raise DataError(f"--seed {options.seed}: must not be negative")
     out = options.out
+    if out.is_dir():
+        raise DataError(f"--out {out}: is a folder; give a file in it, {out / 'train.mindrecord'}")
     if out.name[-1:].isdigit() or set(out.name) & set(_NOT_IN_FILE_NAMES) or out.name != out.name.strip():
         rule = f"end in a digit (shards do), hold any of {_NOT_IN_FILE_NAMES} or start or end in a space"
         raise DataError(f"--out {out}: the name must not {rule}; give X.mindrecord")
-    if out.is_dir():
-        raise DataError(f"--out {out}: is a folder; give a file in it, {out / 'train.mindrecord'}")
-    existing = records.related_files(out)
-    if existing and not options.overwrite:
-        raise DataError(f"{existing[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
 @contextmanager
@@ -162,7 +169,10 @@ def _write_records(folder: Path, checked: Sequence[Checked], options: BuildOptio
         writer.commit()
         return _read_back(folder, digests)
     except (RuntimeError, MindRecordException) as error:
-        raise DataError(f"{options.out}: MindRecord cannot write it: {error}") from error
+        free = f"{shutil.disk_usage(folder).free >> 20:,} MB are free there"
+        raise DataError(
+            f"{options.out}: MindRecord cannot write it: {records.reason(error)}; {free}"
+        ) from error
 
 
 def _read_back(folder: Path, digests: Dict[int, str]) -> List[int]:

@@ -30,7 +30,7 @@ _LAYOUTS = (
 )
 
 # A mask is labelled on the pixels as they are stored, so an EXIF rotation must not turn the image under it.
-_READ_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+READ_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 _PNG_GREY, _PNG_PALETTE = 0, 3  # the PNG specification's colour types, byte 25 of a file
 
@@ -185,7 +185,7 @@ def decode_image(data: bytes, path: PathLike) -> np.ndarray:
     """As `read_image`, from the file's bytes; `path` is for the message only."""
     # OpenCV 4 fills the missing rows of a truncated JPEG with grey and says nothing that a program can see.
     truncated_jpeg = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_BGR) if data and not truncated_jpeg else None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), READ_BGR) if data and not truncated_jpeg else None
     if image is None:
         what = "is empty" if not data else "is truncated" if truncated_jpeg else "is damaged or not an image"
         raise DataError(f"{path}: {what}; replace the file or remove its line from the list")

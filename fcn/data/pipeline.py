@@ -19,8 +19,8 @@ import mindspore.dataset as ds
 import numpy as np
 
 from fcn.data import augment, order
-from fcn.data.listing import decode_image
-from fcn.data.records import COLUMNS, DataSet, check_labels
+from fcn.data.listing import READ_BGR
+from fcn.data.records import COLUMNS, DataSet, check_labels, reason
 from fcn.errors import DataError
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class TrainBatches(Iterator[Batch]):
     def _fill(self, row: _Row, image_out: np.ndarray, label_out: np.ndarray) -> None:
         config = self._config
         name = f"{self._path}: sample {row.sample_id} ({row.name})"
-        image = decode_image(row.data, name)
+        image = cv2.imdecode(np.frombuffer(row.data, np.uint8), READ_BGR)
         label = cv2.imdecode(np.frombuffer(row.label, np.uint8), cv2.IMREAD_UNCHANGED)
-        if label is None or label.shape != image.shape[:2]:
+        if image is None or label is None or label.shape != image.shape[:2]:
             raise DataError(
-                f"{name}: its mask is damaged or not of the image's size; build the data set again"
+                f"{name}: image or mask is damaged, or they differ in size; build the data set again"
             )
         unknown = label >= config.num_classes
         unknown &= label != config.ignore_label
@@ -197,5 +197,5 @@ def _stored(dataset: DataSet, ids: np.ndarray) -> Iterator[Tuple[int, str, bytes
         rows = ds.MindDataset(list(dataset.files), list(COLUMNS), num_parallel_workers=1, sampler=sampler)
         for sample_id, name, label, data in rows.create_tuple_iterator(num_epochs=1, output_numpy=True):
             yield int(sample_id), str(name), label.tobytes(), data.tobytes()
-    except RuntimeError as error:
-        raise DataError(f"{dataset.path}: MindRecord cannot read it: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{dataset.path}: MindRecord cannot read it: {reason(error)}") from error

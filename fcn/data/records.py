@@ -129,6 +129,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def reason(error: Exception) -> str:
+    """The line of a MindRecord error that says what happened, out of a page of frames and C++ call stack."""
+    found = re.search(r"\[ERROR\] (.+)", str(error))
+    return found.group(1) if found else str(error).strip()
+
+
 def related_files(path: Path) -> List[Path]:
     """Every existing file that belongs to a set of this name: records, their indexes, the manifest."""
     name = re.compile(re.escape(path.name) + r"(\d*(\.db)?|\.json)")
