@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TextIO
 
 STEP_LINE_EVERY_S = 1.0  # a quicker run does not print all its steps; metrics.jsonl has them all
+REFRESHES_PER_S = 4
 TAIL_PREFIX = "    "
 
 Event = Mapping[str, Any]
@@ -16,7 +19,7 @@ Event = Mapping[str, Any]
 class Console:
     """Shows the events of a run as they come, plain lines by default.
 
-    A reader that goes away (`fcn-launch train | head`) does not disturb the run.
+    A reader that goes away (`fcn-launch train | head`, a closed terminal) does not disturb the run.
     """
 
     def __init__(self, stream: Optional[TextIO] = None) -> None:
@@ -26,6 +29,15 @@ class Console:
 
     def show(self, event: Event) -> None:
         """Shows one event."""
+        with self._whoever_reads():
+            self._show(event)
+
+    def close(self) -> None:
+        """Shows what was held back."""
+        with self._whoever_reads():
+            self._flush_held()
+
+    def _show(self, event: Event) -> None:
         line = describe(event)
         if line is None:
             return
@@ -34,10 +46,6 @@ class Console:
             return
         self._flush_held()
         self._print(line)
-
-    def close(self) -> None:
-        """Shows what was held back."""
-        self._flush_held()
 
     def _progress(self, line: str) -> None:
         self._held = line
@@ -51,10 +59,16 @@ class Console:
             self._print(held)
 
     def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    @contextmanager
+    def _whoever_reads(self) -> Iterator[None]:
         try:
-            print(line, file=self._stream, flush=True)
-        except (OSError, ValueError):  # nobody reads any more
-            self._print = lambda line: None  # type: ignore[method-assign]
+            yield
+        except OSError:  # nobody; and what is buffered must not fail once more at the interpreter's end
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
 
 
 class LiveConsole(Console):
@@ -66,11 +80,12 @@ class LiveConsole(Console):
 
         super().__init__()
         self._rich = RichConsole(highlight=False, markup=False)
-        self._live = Status("starting", console=self._rich)
+        self._live = Status("starting", console=self._rich, refresh_per_second=REFRESHES_PER_S)
         self._live.start()
 
     def close(self) -> None:
-        self._live.stop()
+        with self._whoever_reads():
+            self._live.stop()
         super().close()
 
     def _progress(self, line: str) -> None:
@@ -84,7 +99,7 @@ class LiveConsole(Console):
 class JsonConsole(Console):
     """For programs: every event as one JSON line."""
 
-    def show(self, event: Event) -> None:
+    def _show(self, event: Event) -> None:
         self._print(json.dumps(event))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Mapping, Tuple
 
 from launcher.errors import ExitCode, LaunchError
-from launcher.plan import HostFacts, Job, Plan, make_plan
 from launcher.reporter import Reporter
 from launcher.supervisor import STATES, MakePlan, Supervisor
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
     from launcher.console import Console
+    from launcher.plan import Plan
     from launcher.run import Run
 
 
@@ -23,10 +23,14 @@ def launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, cons
     """
     attempt = run.new_attempt()
     reporter = Reporter(run, attempt, console)
-    job = Job(verb=verb, run_dir=str(run.path), command=command)
 
     def planner() -> MakePlan:
+        import jinja2  # noqa: F401  write_plan needs it; a third of a start would be spent on its import
+
+        from launcher.plan import HostFacts, Job, make_plan
         from launcher.plan_files import write_plan
+
+        job = Job(verb=verb, run_dir=str(run.path), command=command)
 
         def plan(facts: Mapping[str, dict]) -> Plan:
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from launcher.agent.processes import look
 from launcher.errors import UserError
 from launcher.files import append_line, write_atomic
 
@@ -153,18 +154,46 @@ class Run:
         except (FileNotFoundError, ValueError):
             return None
 
+    def is_running(self) -> Optional[bool]:
+        """Whether a launcher is at work on it; None where that can not be known: it is on another host."""
+        status = self.status()
+        if status is None or status["exit_code"] is not None:
+            return False
+        launcher = status["launcher"]
+        if launcher["host"] != platform.node():
+            return None
+        process = look(launcher["pid"])
+        return process is not None and process.start == launcher["start"]
+
     def checkpoints(self) -> List[Checkpoint]:
         """The checkpoints, newest first: every `.ckpt` that has the size its manifest says."""
         found = [_checkpoint(path) for path in (self.path / "checkpoints").glob("*.json")]
         return sorted(filter(None, found), key=lambda checkpoint: checkpoint.step, reverse=True)
 
 
-def newest_run(root: Path) -> Optional[Run]:
-    """The run under `root` that was made last; None where there is none."""
+def newest_run(root: Path, verb: Optional[str] = None) -> Optional[Run]:
+    """The run under `root`, of this verb where one is given, that was made last; None where there is none."""
     found = [path.parent for path in root.glob("*/run.yaml")]
-    if not found:
-        return None
-    return Run(max(found, key=lambda path: ((path / "run.yaml").stat().st_mtime_ns, path.name)).absolute())
+    found.sort(key=lambda path: ((path / "run.yaml").stat().st_mtime_ns, path.name), reverse=True)
+    runs = (Run(path.absolute()) for path in found)
+    return next((run for run in runs if verb is None or run.record()["verb"] == verb), None)
+
+
+def find_run(root: Path, name: Optional[str] = None, verb: Optional[str] = None) -> Run:
+    """The run of this path or, below `root`, of this name; without a name the newest, of `verb` where given.
+
+    Raises UserError where there is none.
+    """
+    if name is None:
+        run = newest_run(root, verb)
+        if run is None:
+            kind = f"{verb} run" if verb else "run"
+            raise UserError(f"{root}: holds no {kind} yet; give the path of a run, or start one with `train`")
+        return run
+    paths = [path for path in (Path(name), root / name) if (path / "run.yaml").is_file()]
+    if not paths:
+        raise UserError(f"{name}: no run directory (one has a run.yaml), neither here nor in {root}")
+    return Run.open(paths[0])
 
 
 def versions() -> Dict[str, Optional[str]]:

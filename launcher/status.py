@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections import deque
 from typing import Any, Deque, Dict, Mapping, Optional, Tuple
+
+from launcher.agent.processes import look
 
 RATE_STEPS = 20  # steps over which images per second are averaged
 
@@ -32,7 +35,7 @@ class Status:
         self.processes: Dict[str, Dict[str, Any]] = {}
         self._fields: Dict[str, Any] = {
             "attempt": attempt,
-            "launcher": {"pid": os.getpid(), "host": os.uname().nodename},
+            "launcher": _launcher(),
             "progress": None,
             "metric": None,
             "checkpoint": None,
@@ -80,6 +83,12 @@ class Status:
     def _fold_end(self, event: Mapping[str, Any]) -> None:
         self.state = event["state"]
         self._fields["exit_code"] = event["exit_code"]
+
+
+def _launcher() -> Dict[str, Any]:
+    """This process, so that others can tell whether it lives: an id alone may be somebody else's by then."""
+    own = look(os.getpid())
+    return {"pid": os.getpid(), "start": None if own is None else own.start, "host": platform.node()}
 
 
 def _content(event: Mapping[str, Any]) -> Dict[str, Any]:

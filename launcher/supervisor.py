@@ -55,7 +55,7 @@ class Supervisor:
     def supervise(self, planner: Callable[[], MakePlan]) -> ExitCode:
         """Runs the attempt and returns the launcher's exit code.
 
-        planner: gives the function that makes the plan out of each host's facts. It is called while the agents
+        planner: gives the function that makes the plan out of each host's facts. It is called while agents
         start: its imports take as long as they do. A LaunchError of either means that nothing is started.
         Raises PreflightError where an agent can not be started or does not answer in time.
         """
@@ -248,11 +248,13 @@ class Supervisor:
         """Ends the agents, and what outlived its guard on the hosts that did not say they are clean."""
         for link in self.links.values():
             link.close()
-        unclear = [
-            host for host in self.cluster.hosts if host.name in self.links and not self.links[host.name].done
-        ]
+        unclear = [host for host in self.cluster.hosts if self._may_hold_leftovers(host.name)]
         for host, why in sweep(self.engine, unclear, self.cluster, self.token).items():
             self.reporter.warn(f"host {host}: could not be searched for leftovers: {why}")
+
+    def _may_hold_leftovers(self, host: str) -> bool:
+        link = self.links.get(host)
+        return link is not None and link.facts is not None and not link.done
 
     # --- what others see
 

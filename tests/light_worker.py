@@ -12,7 +12,6 @@ Settings are `key=value` arguments; a fault is `fault=NAME@STEP:RANK`, e.g. faul
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -40,6 +39,8 @@ def save_and_leave(*_: object) -> None:
 
 
 def bear_children() -> None:
+    import subprocess
+
     for own_session in (False, True):
         child = subprocess.Popen(
             [sys.executable, "-S", "-c", CHILD], stdout=subprocess.PIPE, start_new_session=own_session

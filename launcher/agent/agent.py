@@ -42,7 +42,7 @@ class Agent:
         self.left: list[int] = []
         self.finished = False
         self.selector.register(0, selectors.EVENT_READ, self._listen)
-        self.selector.register(guard_life, selectors.EVENT_READ, self._abandon)
+        self.selector.register(guard_life, selectors.EVENT_READ, self._unguarded)
 
     def run(self, options: dict) -> None:
         try:
@@ -75,12 +75,10 @@ class Agent:
         for message in self.inbox.read():
             getattr(self, "_op_" + message["op"])(message)
         if self.inbox.eof:
-            self._abandon()
+            self._kill()  # the lease is lost: no grace, as nobody is left who would see to the end of it
 
-    def _abandon(self) -> None:
-        """The lease is lost, or the guard: no grace, as nobody is left to see to it that it ends."""
-        self._kill()
-        self.finished = True
+    def _unguarded(self) -> None:
+        self._fail("the guard of its agent was killed")
 
     def _op_start(self, message: dict) -> None:
         from launcher.agent.spawn import spawn

@@ -60,6 +60,8 @@ class AgentLink:
     def close(self) -> None:
         """Ends the process for good, reaps it, and removes its log if it said nothing."""
         self.release()
+        if self.facts is None:  # on its way, perhaps for ever, and nothing runs there
+            self.process.kill()
         try:
             self.process.wait(EXIT_LIMIT_S)
         except subprocess.TimeoutExpired:

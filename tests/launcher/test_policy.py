@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from launcher.diagnosis import Failure, Kind, first_failure, sentence
+from launcher.errors import ExitCode
+from launcher.policy import (
+    Action,
+    AgentLost,
+    Decision,
+    Exited,
+    Raised,
+    Signalled,
+    Started,
+    State,
+    TimeOver,
+    decide,
+    outcome,
+    verdict,
+)
+
+RANKS = ("rank-00", "rank-01", "rank-02")
+INT, TERM, HUP, USR2 = (Signalled(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2))
+
+
+def ended(rank, code=None, number=None, at=0, stopped=False, tail=()):
+    return Exited(f"rank-{rank:02}", rank, "h1", at, code, number, stopped, tuple(tail))
+
+
+def scheduler(code=None, number=None, stopped=False):
+    return Exited("scheduler", None, "h1", 0, code, number, stopped)
+
+
+def raised(rank, what="ValueError: no", at=0):
+    return Raised(f"rank-{rank:02}", rank, "h1", at, what)
+
+
+def killed_by_us(rank, number=signal.SIGTERM):
+    return ended(rank, number=number, at=99, stopped=True)
+
+
+def after(*events, helpers=()):
+    """State, and what was done, after these events in a started attempt of three ranks."""
+    return follow(decide(State(), Started(frozenset(RANKS), frozenset(helpers)))[0], *events)
+
+
+def follow(state, *events):
+    actions = []
+    for event in events:
+        state, decisions = decide(state, event)
+        assert all(isinstance(decision, Decision) and decision.reason for decision in decisions)
+        actions += [decision.action for decision in decisions]
+    return state, actions
+
+
+def test_all_ranks_end_well():
+    state, actions = after(ended(1, 0), ended(0, 0), ended(2, 0))
+    assert (actions, outcome(state), verdict(state)) == ([], ExitCode.DONE, None)
+
+
+def test_the_scheduler_is_ended_when_its_ranks_have_ended():
+    state, actions = after(ended(0, 0), ended(1, 0), ended(2, 0), helpers=["scheduler"])
+    assert actions == [Action.STOP]
+    state, actions = follow(state, scheduler(number=signal.SIGTERM, stopped=True))
+    assert (actions, outcome(state), verdict(state)) == ([], ExitCode.DONE, None)
+
+
+def test_a_scheduler_that_ends_with_its_ranks_needs_nothing():
+    state, actions = after(ended(0, 0), ended(1, 0), scheduler(0), ended(2, 0), helpers=["scheduler"])
+    assert (actions, outcome(state)) == ([], ExitCode.DONE)
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (ended(1, 1), ExitCode.TRAINING_CODE),
+        (ended(1, 139), ExitCode.TRAINING_CODE),
+        (ended(1, number=signal.SIGKILL), ExitCode.INFRASTRUCTURE),
+        (AgentLost("h1", 0, "exit code 255", frozenset(RANKS)), ExitCode.INFRASTRUCTURE),
+    ],
+)
+def test_the_first_failure_stops_the_rest_once(first, code):
+    state, actions = after(first, killed_by_us(0), killed_by_us(2))
+    assert actions == [Action.STOP]
+    assert outcome(state) == code
+    assert verdict(state).what
+
+
+def test_a_worker_that_reported_an_error_may_end_by_itself_first():
+    state, actions = after(raised(1))
+    assert actions == [Action.WAIT]
+    state, actions = follow(state, ended(1, 1), killed_by_us(0), killed_by_us(2))
+    assert actions == [Action.STOP]
+    assert outcome(state) == ExitCode.TRAINING_CODE
+    assert verdict(state).what == "ValueError: no"
+
+
+def test_a_worker_that_reported_an_error_and_hangs_is_stopped_then_killed():
+    _, actions = after(raised(1), TimeOver(), TimeOver(), TimeOver())
+    assert actions == [Action.WAIT, Action.STOP, Action.KILL]
+
+
+def test_several_errors_make_one_wait():
+    _, actions = after(raised(1), raised(0), raised(2), ended(0, 1), ended(1, 1))
+    assert actions == [Action.WAIT, Action.STOP]
+
+
+def test_what_does_not_end_in_its_grace_is_killed_once():
+    _, actions = after(ended(0, 1), TimeOver(), TimeOver())
+    assert actions == [Action.STOP, Action.KILL]
+
+
+@pytest.mark.parametrize("number", [INT, HUP])
+def test_the_user_stops(number):
+    state, actions = after(number, killed_by_us(0), killed_by_us(1), ended(2, 0))
+    assert (actions, outcome(state), verdict(state)) == ([Action.STOP], ExitCode.STOPPED, None)
+
+
+def test_the_second_ctrl_c_kills_and_the_third_does_nothing():
+    state, actions = after(INT, INT, INT, killed_by_us(0, signal.SIGKILL))
+    assert (actions, outcome(state)) == ([Action.STOP, Action.KILL], ExitCode.STOPPED)
+
+
+def test_a_terminal_that_closes_after_ctrl_c_does_not_cut_the_grace_short():
+    assert after(INT, HUP)[1] == [Action.STOP]
+
+
+def test_ctrl_c_before_the_start_does_not_wait():
+    state, actions = follow(State(), INT)
+    assert (actions, outcome(state)) == ([Action.KILL], ExitCode.STOPPED)
+
+
+def test_ctrl_c_while_a_failed_attempt_ends_kills_and_the_failure_stands():
+    state, actions = after(ended(1, 1), INT, killed_by_us(0), killed_by_us(2))
+    assert (actions, outcome(state)) == ([Action.STOP, Action.KILL], ExitCode.TRAINING_CODE)
+
+
+@pytest.mark.parametrize("number", [TERM, USR2])
+def test_preemption_lets_the_ranks_save_and_leave(number):
+    state, actions = after(number, ended(0, 75), ended(1, 75), ended(2, 75))
+    assert (actions, outcome(state), verdict(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED, None)
+
+
+def test_preemption_of_a_program_that_knows_nothing_of_it():
+    state, actions = after(TERM, *(ended(rank, number=signal.SIGUSR2) for rank in range(3)))
+    assert (actions, outcome(state), verdict(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED, None)
+
+
+def test_preemption_has_one_grace():
+    state, actions = after(TERM, TERM, TimeOver(), killed_by_us(0, signal.SIGKILL))
+    assert (actions, outcome(state)) == ([Action.PREEMPT, Action.KILL], ExitCode.PREEMPTED)
+
+
+def test_a_failure_in_a_preemption_stops_the_rest_and_is_named():
+    state, actions = after(TERM, ended(0, 1), killed_by_us(1), killed_by_us(2))
+    assert actions == [Action.PREEMPT, Action.STOP]
+    assert outcome(state) == ExitCode.PREEMPTED
+    assert verdict(state).rank == 0
+
+
+def test_preemption_does_not_disturb_a_stop():
+    assert after(INT, TERM)[1] == [Action.STOP]
+
+
+def test_sigusr2_without_a_launcher_between():
+    state, _ = after(ended(0, 75), ended(1, 75), ended(2, 75))
+    assert outcome(state) == ExitCode.PREEMPTED
+
+
+def test_an_agent_that_never_was_there_is_a_matter_of_preflight():
+    state, actions = follow(State(), AgentLost("h2", 0, "exit code 255; no route to host"))
+    assert (actions, outcome(state)) == ([Action.STOP], ExitCode.PREFLIGHT)
+    assert sentence(verdict(state)) == "host h2 failed first: exit code 255; no route to host"
+
+
+@pytest.mark.parametrize(
+    ("events", "rank"),
+    [
+        # a SIGTERM that is not ours: MindSpore ends itself when it has lost another rank
+        ([ended(0, number=signal.SIGTERM, at=1), ended(2, number=signal.SIGSEGV, at=2)], 2),
+        ([ended(0, 1, at=1, tail=["AllReduceCPUKernelMod launch failed"]), ended(1, 1, at=2)], 1),
+        ([raised(0, "RuntimeError: Connection reset by peer", at=1), raised(1, at=2)], 1),
+        ([killed_by_us(2), ended(1, 7, at=100)], 1),
+        ([ended(2, 1, at=5), ended(1, 1, at=4), ended(0, 1, at=6)], 1),
+        ([ended(0, 1, at=5), raised(2, at=4), ended(2, 1, at=8)], 2),
+    ],
+)
+def test_causes_come_before_consequences_then_time_decides(events, rank):
+    state, _ = after(*events)
+    assert verdict(state).rank == rank
+
+
+def test_a_scheduler_that_gives_up_is_never_the_cause():
+    state, _ = after(scheduler(1), ended(1, number=signal.SIGKILL, at=5), helpers=["scheduler"])
+    assert verdict(state).rank == 1
+
+
+def test_a_scheduler_that_was_killed_is_the_cause():
+    state, _ = after(
+        scheduler(number=signal.SIGKILL), ended(1, number=signal.SIGTERM, at=5), helpers=["scheduler"]
+    )
+    assert verdict(state).name == "scheduler"
+    assert outcome(state) == ExitCode.INFRASTRUCTURE
+
+
+def test_consequences_without_a_cause_are_the_infrastructures():
+    state, _ = after(ended(0, 1, at=1, tail=["Connection reset by peer"]), killed_by_us(1))
+    assert outcome(state) == ExitCode.INFRASTRUCTURE
+    assert "no cause of it was seen" in sentence(verdict(state))
+
+
+def test_the_sentence_says_who_where_why_and_where_to_read():
+    failure = Failure("rank-03", 3, "h2", Kind.SIGNAL, "killed by SIGKILL", 0, signal.SIGKILL)
+    assert sentence(failure, device=1, log="runs/x/rank-03.log") == (
+        "rank 3 (host h2, device 1) failed first: killed by SIGKILL; log: runs/x/rank-03.log"
+    )
+
+
+def test_nothing_failed():
+    assert first_failure([]) is None

@@ -1,0 +1,286 @@
+"""Whole launches with real agents, real workers without MindSpore, and real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing, only_child, until_gone
+
+from launcher.agent import processes
+
+STUBBORN = (*FOREVER, "ignore_term=1", "children=1")
+LONG_S = 60  # a grace that a test would notice
+
+
+@pytest.fixture
+def launches():
+    with closing() as made:
+        yield made
+
+
+@pytest.fixture
+def start(launches, tmp_path):
+    def make(*settings, devices=2, grace_s=10.0, cluster=None, **env):
+        text = cluster or LOCAL_CLUSTER.format(devices=devices, grace_s=grace_s)
+        launches.append(Launch(tmp_path, text, *settings, **env))
+        return launches[-1]
+
+    return make
+
+
+def hosts(prefix1=(), prefix2=(), grace_s=10.0):
+    return TWO_HOSTS.format(
+        prefix1=json.dumps(["env", "PLACE=h1", *prefix1]),
+        prefix2=json.dumps(["env", "PLACE=h2", *prefix2]),
+        grace_s=grace_s,
+    )
+
+
+def status(launch):
+    return json.loads((launch.run / "status.json").read_text())
+
+
+def journal(launch):
+    return [json.loads(line) for line in (launch.run / "events.jsonl").read_text().splitlines()]
+
+
+def guard(launch):
+    return next(p.pid for p in processes.descendants(launch.process.pid) if p.parent == launch.process.pid)
+
+
+def test_a_run_to_its_end(start):
+    launch = start("steps=3", "step_s=0.01")
+    assert launch.finish() == 0
+    state = status(launch)
+    assert (state["state"], state["exit_code"], state["attempt"]) == ("done", 0, 1)
+    assert state["progress"]["step"] == 3 and state["progress"]["images_per_s"] > 0
+    assert {p["exit"]["code"] for p in state["processes"].values()} == {0}
+    assert (launch.attempt / "rank-01.log").read_text() == "rank 1 begins\n"
+    assert (launch.attempt / "plan" / "plan.json").is_file()
+    assert not list(launch.attempt.glob("agent-*.log"))  # it had nothing to say
+    kinds = [event["event"] for event in journal(launch)]
+    assert kinds[:2] == ["attempt", "plan"] and kinds[-1] == "end" and "step" not in kinds
+    metrics = [json.loads(line) for line in (launch.run / "metrics.jsonl").read_text().splitlines()]
+    assert [(m["event"], m["step"]) for m in metrics] == [("step", 1), ("step", 2), ("step", 3)]
+
+
+def test_a_worker_that_raises_is_named_with_its_reason_and_its_last_lines(start):
+    launch = start(*FOREVER, "fault=raise@3:1", devices=3)
+    assert launch.finish() == 4
+    (verdict,) = launch.all("verdict")
+    log = launch.attempt / "rank-01.log"
+    assert verdict["text"] == (
+        "rank 1 (host here, device 1) failed first: ValueError: rank 1 was told to fail; log: " + str(log)
+    )
+    assert verdict["tail"][-1] == "ValueError: rank 1 was told to fail"
+    assert "Traceback (most recent call last):" in verdict["tail"]  # from the log: it could still be written
+    assert status(launch)["verdict"]["rank"] == 1
+    stops = [e for e in journal(launch) if e["event"] == "decision"]
+    assert [(e["action"], "rank 1" in e["reason"]) for e in stops] == [("wait", True), ("stop", True)]
+
+
+@pytest.mark.parametrize(("fault", "code"), [("exit", 4), ("kill", 5), ("segv", 5)])
+def test_exit_codes_and_signals_have_their_own_exit_codes(start, fault, code):
+    launch = start(*FOREVER, f"fault={fault}@2:0")
+    assert launch.finish() == code
+    assert status(launch)["verdict"]["rank"] == 0
+
+
+def test_what_does_not_end_in_the_grace_is_killed(start):
+    launch = start(*STUBBORN, "fault=exit@5:1", grace_s=0.2)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    assert launch.finish() == 4
+    until_gone(token)
+    assert [p["exit"]["signal"] for p in status(launch)["processes"].values()] == [signal.SIGKILL, None]
+
+
+def test_ctrl_c_stops_everything_and_keeps_every_log(start):
+    launch = start(*FOREVER)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    os.killpg(launch.process.pid, signal.SIGINT)  # as a terminal sends it: to the whole foreground group
+    assert launch.finish() == 130
+    until_gone(token)
+    assert status(launch)["state"] == "stopped"
+    assert not launch.all("verdict")
+    assert [path.read_text() for path in sorted(launch.attempt.glob("rank-*.log"))] == [
+        "rank 0 begins\n",
+        "rank 1 begins\n",
+    ]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_grace(start):
+    launch = start(*STUBBORN, grace_s=LONG_S)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    launch.signal(signal.SIGINT)
+    launch.until("decision", action="stop")
+    launch.signal(signal.SIGINT)
+    launch.until("decision", action="kill")
+    assert launch.finish() == 130
+    until_gone(token)
+
+
+def test_a_closed_terminal_stops_in_order(start):
+    launch = start(*FOREVER)
+    launch.until_training(2)
+    launch.signal(signal.SIGHUP)
+    assert launch.finish() == 130
+    assert {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_preempted_workers_save_and_leave(start, number):
+    launch = start(*FOREVER, "save_s=0.1")
+    launch.until_training(2)
+    launch.signal(number)
+    assert launch.finish() == 75
+    assert [e["code"] for e in launch.all("exit")] == [75, 75]
+    assert status(launch)["state"] == "preempted"
+
+
+def test_a_preempted_worker_that_does_not_leave_has_one_grace(start):
+    launch = start(*FOREVER, "save_s=600", grace_s=0.2)
+    launch.until_training(2)
+    launch.signal(signal.SIGTERM)
+    assert launch.finish() == 75
+    assert {e["signal"] for e in launch.all("exit")} == {signal.SIGKILL}
+
+
+def test_nothing_outlives_a_killed_launcher(start):
+    launch = start(*STUBBORN)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    launch.signal(signal.SIGKILL)
+    launch.process.wait()
+    until_gone(token)
+
+
+def test_a_killed_guard_is_an_infrastructure_failure_with_nothing_left(start):
+    launch = start(*STUBBORN)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    os.kill(guard(launch), signal.SIGKILL)
+    assert launch.finish() == 5
+    until_gone(token)
+    assert launch.all("verdict")[0]["text"] == "host here failed first: the guard of its agent was killed"
+
+
+def test_a_killed_agent_is_an_infrastructure_failure_with_nothing_left(start):
+    launch = start(*STUBBORN)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    os.kill(only_child(guard(launch)), signal.SIGKILL)
+    assert launch.finish() == 5
+    until_gone(token)
+    assert launch.all("verdict")[0]["kind"] == "agent lost"
+
+
+def test_the_launcher_sweeps_what_outlived_guard_and_agent(start):
+    launch = start(*STUBBORN)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    outer = guard(launch)
+    inner = only_child(outer)
+    os.kill(outer, signal.SIGSTOP)
+    os.kill(inner, signal.SIGKILL)
+    os.kill(outer, signal.SIGKILL)
+    assert launch.finish() == 5
+    assert processes.tagged(token) == []  # at its exit, not some time later
+    assert not launch.all("warning")
+
+
+def test_the_failing_host_is_named(start):
+    launch = start(*FOREVER, "fault=kill@2:1", cluster=hosts())
+    assert launch.finish() == 5
+    text = launch.all("verdict")[0]["text"]
+    assert text.startswith("rank 1 (host h2, device 0) failed first: killed by SIGKILL")
+    assert {(e["name"], e["host"]) for e in launch.all("exit")} == {("rank-00", "h1"), ("rank-01", "h2")}
+
+
+def test_a_host_that_is_lost_in_mid_run_stops_the_others(start):
+    launch = start(*FOREVER, cluster=hosts())
+    launch.until_training(2)
+    outer = next(p.pid for p in processes.descendants(launch.process.pid) if place(p.pid) == "h2")
+    os.kill(only_child(outer), signal.SIGKILL)
+    assert launch.finish() == 5
+    assert launch.all("verdict")[0]["text"].startswith("host h2 failed first")
+    assert [(e["name"], e["stopped"]) for e in launch.all("exit")] == [("rank-00", True)]
+
+
+def place(pid):
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((e[6:].decode() for e in entries if e.startswith(b"PLACE=")), None)
+
+
+def test_what_a_login_prints_does_not_matter(start):
+    launch = start("steps=1", cluster=hosts(["sh", "-c", 'echo Welcome; echo {}; exec "$@"', "sh"]))
+    assert launch.finish() == 0
+
+
+def test_a_host_that_can_not_be_reached_is_named_and_nothing_starts(start):
+    launch = start(cluster=hosts(prefix2=["sh", "-c", "echo no route to h2 >&2; exit 255"]))
+    assert launch.finish() == 3
+    text = launch.all("verdict")[0]["text"]
+    assert text == "host h2 failed first: exit code 255; no route to h2"
+    assert not launch.all("started")
+    assert (launch.attempt / "agent-h2.log").read_text() == "no route to h2\n"
+
+
+def test_a_prefix_that_is_no_program_is_named(start):
+    launch = start(cluster=hosts().replace('"env", "PLACE=h2"', '"no-such-program"'))
+    assert launch.finish() == 3
+    assert "host h2: no-such-program can not be started: No such file or directory" in launch.said()
+    assert status(launch)["exit_code"] == 3
+
+
+def test_a_host_that_never_answers_is_named_with_its_command(start):
+    text = hosts(prefix2=["sh", "-c", "echo connecting; exec sleep 600"]).replace("start_s: 15", "start_s: 1")
+    launch = start(cluster=text)
+    assert launch.finish() == 3
+    assert "host h2: its agent did not answer within 1 s (connecting)" in launch.said()
+    assert "host h1" not in launch.said()
+
+
+def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(start):
+    launch = start(cluster=hosts(prefix2=["sh", "-c", "echo >&2; exec sleep 600"], grace_s=LONG_S))
+    launch.until("attempt")
+    while not (launch.attempt / "agent-h2.log").exists():
+        os.sched_yield()
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+
+
+def test_another_version_of_fcn_launch_on_a_host_is_named(start):
+    hello = """echo '{"event": "hello", "protocol": 0, "facts": {}}'; exec sleep 600"""
+    launch = start(cluster=hosts(prefix2=["sh", "-c", hello]))
+    assert launch.finish() == 3
+    assert "host h2: its fcn-launch speaks protocol 0" in launch.said()
+
+
+def test_a_fixed_port_that_is_taken_is_refused_before_anything_starts(start):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = LOCAL_CLUSTER.format(devices=2, grace_s=10) + f"master_port: {port}\n"
+        launch = start(cluster=text)
+        assert launch.finish() == 3
+    assert f"port {port} is in use" in launch.said()
+    assert not launch.all("started")
+    assert [e["exit_code"] for e in journal(launch) if e["event"] == "end"] == [3]
+
+
+def test_a_run_directory_that_goes_away_does_not_end_the_training(start, tmp_path):
+    launch = start("steps=20", "step_s=0.02")
+    launch.until_training(2)
+    launch.run.rename(tmp_path / "moved")
+    assert launch.finish() == 0
+    assert len(launch.all("warning")) == 1
+    assert "the run directory can not be written" in launch.all("warning")[0]["text"]
