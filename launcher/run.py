@@ -172,28 +172,30 @@ class Run:
 
 
 def newest_run(root: Path, verb: Optional[str] = None) -> Optional[Run]:
-    """The run under `root`, of this verb where one is given, that was made last; None where there is none."""
-    found = [path.parent for path in root.glob("*/run.yaml")]
-    found.sort(key=lambda path: ((path / "run.yaml").stat().st_mtime_ns, path.name), reverse=True)
-    runs = (Run(path.absolute()) for path in found)
-    return next((run for run in runs if verb is None or run.record()["verb"] == verb), None)
+    """The run under `root` that was made last, of this verb where one is given; None where there is none."""
+    found = sorted(root.glob("*/run.yaml"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+    runs = (Run(path.parent.absolute()) for path in found)
+    return next((run for run in runs if verb in (None, run.record()["verb"])), None)
 
 
 def find_run(root: Path, name: Optional[str] = None, verb: Optional[str] = None) -> Run:
-    """The run of this path or, below `root`, of this name; without a name the newest, of `verb` where given.
+    """The run of this path or, below `root`, of this name; without a name the newest, of `verb` if given.
 
     Raises UserError where there is none.
     """
     if name is None:
         run = newest_run(root, verb)
         if run is None:
-            kind = f"{verb} run" if verb else "run"
-            raise UserError(f"{root}: holds no {kind} yet; give the path of a run, or start one with `train`")
+            kind = f"run of `{verb}`" if verb else "run"
+            raise UserError(f"{root}: holds no {kind} yet; give the path of one, or start one with `train`")
         return run
     paths = [path for path in (Path(name), root / name) if (path / "run.yaml").is_file()]
     if not paths:
         raise UserError(f"{name}: no run directory (one has a run.yaml), neither here nor in {root}")
-    return Run.open(paths[0])
+    run = Run(paths[0].absolute())
+    if verb is not None and run.record()["verb"] != verb:
+        raise UserError(f"{name}: is a run of `{run.record()['verb']}`; expected one of `{verb}`")
+    return run
 
 
 def versions() -> Dict[str, Optional[str]]:

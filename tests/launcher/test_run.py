@@ -109,6 +109,11 @@ def test_a_run_is_found_by_path_by_name_and_by_default(tmp_path, monkeypatch):
         find_run(tmp_path, "nowhere")
     with pytest.raises(UserError, match="holds no run yet"):
         find_run(tmp_path / "empty")
+    evaluation = Run.create(tmp_path, CLUSTER, "eval", [])
+    assert find_run(tmp_path).path == evaluation.path
+    assert find_run(tmp_path, verb="train").path == run.path
+    with pytest.raises(UserError, match="is a run of `eval`; expected one of `train`"):
+        find_run(tmp_path, evaluation.path.name, verb="train")
     with pytest.raises(UserError, match="not a run directory"):
         Run.open(tmp_path)
 
