@@ -1,4 +1,5 @@
-"""Checks a configuration, its data and its checkpoint before any worker starts: `python -m fcn.check train|eval`.
+"""Checks a configuration, its data and its checkpoint before any worker starts: `python -m fcn.check
+train|eval`.
 
 Prints one JSON object: ok, errors, warnings, config (resolved), data. Imports no framework.
 """
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -30,10 +30,14 @@ _GB = 1e9
 def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[str, Any], List[str]]:
     """Facts about the data and warnings; raises FcnError on what would stop the run."""
     if not config.data_file:
-        raise ConfigError("data_file: no training data named; `fcn-launch data build` makes a MindRecord file")
+        raise ConfigError(
+            "data_file: no training data named; `fcn-launch data build` makes a MindRecord file"
+        )
     data = open_dataset(config.data_file)
     if data.num_classes > config.num_classes:
-        raise DataError(f"{config.data_file}: built for {data.num_classes} classes, num_classes is {config.num_classes}")
+        raise DataError(
+            f"{config.data_file}: built for {data.num_classes} classes, num_classes is {config.num_classes}"
+        )
     global_batch = config.batch_over(world_size)
     if data.samples < global_batch:
         raise DataError(
@@ -45,7 +49,11 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
         if file and not Path(file).is_file():
             raise WeightsError(f"{key}: {file}: no such file")
     warnings = _disk(config, data, global_batch, run_root)
-    return {"samples": data.samples, "fingerprint": data.fingerprint, "files": [str(f) for f in data.files]}, warnings
+    return {
+        "samples": data.samples,
+        "fingerprint": data.fingerprint,
+        "files": [str(f) for f in data.files],
+    }, warnings
 
 
 def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:
@@ -95,7 +103,11 @@ def check_eval(config: Config, checkpoints: Optional[Path]) -> Tuple[Config, Dic
             found = checkpoint.verify(path)
     if found is not None:
         norm = found.manifest["normalisation"]
-        stored = {**found.manifest["architecture"], "image_mean": norm["image_mean"], "image_std": norm["image_std"]}
+        stored = {
+            **found.manifest["architecture"],
+            "image_mean": norm["image_mean"],
+            "image_std": norm["image_std"],
+        }
         config = Config(**{**config.model_dump(), **stored, "ckpt_file": str(found.path)})
     if not config.data_root or not config.data_lst:
         raise ConfigError("data_root, data_lst: no validation list named; give --root DIR and --list FILE")
@@ -139,7 +151,7 @@ def _with_absolute_paths(config: Config) -> Dict[str, Any]:
     """Workers may have another working directory."""
     values = config.model_dump()
     for key in ("data_file", "data_root", "data_lst", "ckpt_vgg16", "ckpt_pre_trained", "ckpt_file"):
-        values[key] = os.path.abspath(values[key]) if values[key] else ""
+        values[key] = str(Path(values[key]).absolute()) if values[key] else ""
     return values
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: save, verify, choose, load.
 
-A checkpoint is a MindSpore `.ckpt` file with a manifest of the same name beside it (`.json`): MindSpore writes neither
-a checksum nor to stable storage, and loads a file that was cut short without a word. Verifying imports no framework.
+A checkpoint is a MindSpore `.ckpt` file with a manifest of the same name beside it (`.json`): MindSpore
+writes neither a checksum nor to stable storage, and loads a file that was cut short without a word. Verifying
+imports no framework.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def save(
 ) -> Path:
     """Write `folder/name.ckpt` and its manifest so that a kill at any moment leaves the older ones good.
 
-    `parameters` are names and MindSpore parameters; `manifest` must hold `step`. Then the oldest are deleted until
-    `keep` are left. Raises OSError where the disk refuses.
+    `parameters` are names and MindSpore parameters; `manifest` must hold `step`. Then the oldest are deleted
+    until `keep` are left. Raises OSError where the disk refuses.
     """
     import mindspore as ms
 
@@ -104,7 +105,7 @@ def listed(folder: Path) -> List[Path]:
 
 def newest(folder: Path) -> Tuple[Optional[Checkpoint], List[str]]:
     """The newest checkpoint that verifies, and a line on each newer one that does not."""
-    damaged = []
+    damaged: List[str] = []
     for path in listed(folder):
         try:
             return verify(path), damaged
@@ -124,14 +125,20 @@ def verify(path: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise WeightsError(f"{manifest_path}: no usable manifest of {path.name} ({error})") from None
     if path.stat().st_size != size:
-        raise WeightsError(f"{path}: has {path.stat().st_size} bytes, its manifest says {size}; use another one")
+        raise WeightsError(
+            f"{path}: has {path.stat().st_size} bytes, its manifest says {size}; use another one"
+        )
     if _measure(path)["sha256"] != digest:
-        raise WeightsError(f"{path}: its bytes are not those that were saved (sha256 differs); use another one")
+        raise WeightsError(
+            f"{path}: its bytes are not those that were saved (sha256 differs); use another one"
+        )
     return Checkpoint(path, manifest)
 
 
 def load(path: Path) -> Tuple[Dict[str, Any], Optional[Dict[str, Any]]]:
-    """Parameters by name, as MindSpore parameters, and the description saved with them (None for a foreign file)."""
+    """Parameters by name, as MindSpore parameters, and the description saved with them (None for a foreign
+    file).
+    """
     import mindspore as ms
 
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fcn.errors import ConfigError
 
@@ -101,22 +101,8 @@ class Config(BaseModel):
     # Evaluation
     eval_batch_size: int = Field(16, ge=1, description="images per step of evaluation, per device")
     ckpt_file: str = Field("", description="checkpoint to evaluate; --ckpt overrides it")
-    scales: List[float] = Field([1.0], description="scales of evaluation")
-    flip: bool = Field(False, description="also evaluate the mirrored image")
-
-    @field_validator("scales")
-    @classmethod
-    def _one_scale(cls, value: List[float]) -> List[float]:
-        if value != [1.0]:
-            raise ValueError("only [1.0] is built; set it to [1.0]")
-        return value
-
-    @field_validator("flip")
-    @classmethod
-    def _no_flip(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("evaluation of the mirrored image is not built; set it to false")
-        return value
+    scales: List[float] = Field([1.0], min_length=1, description="scales of the image, probabilities summed")
+    flip: bool = Field(False, description="also evaluate the mirror image")
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +115,8 @@ class Config(BaseModel):
     def _consistent(self) -> Config:
         if self.max_scale < self.min_scale:
             raise ValueError(f"max_scale {self.max_scale} is below min_scale {self.min_scale}")
+        if min(self.scales) <= 0:
+            raise ValueError(f"scales: {min(self.scales)} is not above 0")
         if min(self.image_std) <= 0:
             raise ValueError("image_std: every value must be above 0")
         if self.ignore_label < self.num_classes:

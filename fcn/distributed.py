@@ -1,4 +1,4 @@
-"""How ranks meet, agree and sum. `python -m fcn.distributed` is MindSpore's scheduler, where one is needed."""
+"""How ranks meet, agree and sum. `python -m fcn.distributed` is MindSpore's scheduler, where one is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mindspore.communication import get_group_size, get_rank, init
 
 _POLL_S = 0.001
 _PORT_POLL_S = 0.02
-_START_TIMEOUT_S = 600.0
+_START_TIMEOUT_S = float(os.environ.get("FCN_START_TIMEOUT_S", "600"))
 
 
 @dataclass
@@ -29,8 +29,10 @@ class World:
     _store: Any = field(default=None, repr=False)
 
     def gather_sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum of an int64 array over all ranks, exact. MindSpore's CPU all-reduce has no int64, and float32 loses
-        counts above 2^24."""
+        """Exact sum of an int64 array over all ranks.
+
+        Gathered, then added: MindSpore's CPU all-reduce has no int64, and float32 loses counts above 2^24.
+        """
         if self.size == 1:
             return values
         gathered = _AllGather()(Tensor(values[None].astype(np.int64))).asnumpy()
@@ -41,7 +43,7 @@ class World:
         sys.stdout.flush()
         sys.stderr.flush()
         if self._store is None:
-            # With a scheduler, MindSpore's own exit signs the rank off; a rank that vanished would count as lost.
+            # MindSpore's own exit signs the rank off; to the scheduler a rank that vanished is a lost one.
             sys.exit(exit_code)
         _barrier(self._store, "leave", self.size)
         if self.rank == 0:
@@ -52,8 +54,8 @@ class World:
 def join() -> World:
     """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that we are who we should be.
 
-    Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table that it cannot
-    use for a warning and numbers the ranks anew.
+    Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table
+    that it cannot use for a warning and numbers the ranks anew.
     """
     kind = os.environ.get("FCN_RENDEZVOUS", "none")
     rank, size = int(os.environ.get("RANK_ID", "0")), int(os.environ.get("RANK_SIZE", "1"))
@@ -79,7 +81,8 @@ def join() -> World:
 def _join_store(rank: int, size: int) -> Any:
     """Meet without a scheduler process: rank 0 serves a key-value store that the others connect to.
 
-    `_init_with_store` is private in MindSpore 2.10; the scheduler start stays available behind the same interface.
+    `_init_with_store` is private in MindSpore 2.10; the scheduler start stays available behind the same
+    interface.
     """
     from mindspore.communication.management import _init_with_store
     from mindspore.mint.distributed import TCPStore
@@ -108,7 +111,9 @@ def _wait_for_port(host: str, port: int) -> None:
                 return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no answer from {host}:{port} in {_START_TIMEOUT_S:.0f} s: {error}") from None
+                raise RuntimeError(
+                    f"no answer from {host}:{port} in {_START_TIMEOUT_S:.0f} s: {error}"
+                ) from None
             time.sleep(_PORT_POLL_S)
 
 

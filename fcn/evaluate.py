@@ -9,11 +9,11 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from fcn.architecture import STRIDE
 from fcn.config import Config
-from fcn.data.listing import Item, read_image, read_mask, read_list
+from fcn.data.listing import Item, read_image, read_list, read_mask
 from fcn.distributed import World
 from fcn.metrics import Scores, confusion, scores
 from fcn.model import Normalise
@@ -27,15 +27,43 @@ _SHEET_ROWS = 8
 
 
 class Predictor(nn.Cell):
-    """uint8 BGR images (N, H, W, 3) -> class ids (N, H, W) int32."""
+    """uint8 BGR images (N, H, W, 3) -> class ids (N, H, W) int32.
+
+    The class of the largest probability, summed over `scales` of the image and, with `flip`, their mirror
+    images.
+    """
 
     def __init__(self, net: nn.Cell, config: Config) -> None:
         super().__init__(auto_prefix=False)
         self.normalise = Normalise(config.image_mean, config.image_std)
         self.net = net
+        self.scales = tuple(config.scales)
+        self.flip = config.flip
+        self.plain = self.scales == (1.0,) and not config.flip
 
     def construct(self, images: Tensor) -> Tensor:
-        return self.net(self.normalise(images)).argmax(axis=1)
+        images = self.normalise(images)
+        if self.plain:
+            return self.net(images).argmax(axis=1)
+        total = self._probabilities(images, self.scales[0])
+        for scale in self.scales[1:]:
+            total = total + self._probabilities(images, scale)
+        return total.argmax(axis=1)
+
+    def _probabilities(self, images: Tensor, scale: float) -> Tensor:
+        size = images.shape[2:]
+        # Rounded, and cut back by the network: any scale will do.
+        scaled = _resize(images, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+        result = ops.softmax(self.net(scaled), axis=1)
+        if self.flip:
+            result = result + ops.softmax(self.net(scaled.flip((3,))), axis=1).flip((3,))
+        return _resize(result, size)
+
+
+def _resize(images: Tensor, size: Tuple[int, int]) -> Tensor:
+    if images.shape[2:] == size:
+        return images
+    return ops.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
 @dataclass
@@ -60,9 +88,9 @@ def evaluate(
 ) -> Scores:
     """Score `net` on the validation list of `config`.
 
-    The result is the same for every world size: an image's prediction depends on the image alone, and the integer
-    confusion matrices are summed exactly. Writes `out/contact_sheet.png` (image, mask, prediction) on rank 0, and with
-    `masks` each image's predicted mask at its own size as an indexed PNG.
+    The result is the same for every world size: an image's prediction depends on the image alone, and the
+    integer confusion matrices are summed exactly. Writes `out/contact_sheet.png` (image, mask, prediction) on
+    rank 0, and with `masks` each image's predicted mask at its own size as an indexed PNG.
     """
     items = read_list(Path(config.data_root), Path(config.data_lst))
     predictor = Predictor(net, config).set_train(False)
@@ -105,9 +133,7 @@ def _read(item: Item) -> _Sample:
     return _Sample(item, read_image(item.image_path), read_mask(item.mask_path))
 
 
-def _predict(
-    predictor: nn.Cell, batch: Sequence[_Sample], size: int, mean: np.ndarray
-) -> List[np.ndarray]:
+def _predict(predictor: nn.Cell, batch: Sequence[_Sample], size: int, mean: np.ndarray) -> List[np.ndarray]:
     """Class ids of each sample at its own size. The batch is filled up so that each shape is one graph."""
     height, width = batch[0].padded_shape
     images = np.empty((size, height, width, 3), np.uint8)

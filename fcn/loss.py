@@ -9,8 +9,9 @@ from mindspore import Tensor, nn, ops
 class PixelCrossEntropy(nn.Cell):
     """Scores (N, C, H, W) and labels (N, H, W) -> sum of the pixels' cross entropies, float32.
 
-    Pixels with the ignore label add nothing. The caller divides by the number of pixels that count, over all ranks: a
-    mean of the ranks' means would weigh a pixel by how many of its neighbours are ignored. A label that is neither a
+    Pixels with the ignore label add nothing. The caller divides by the number of pixels that count, over all
+    ranks: a mean of the ranks' means would weigh a pixel by how many of its neighbours are ignored. A label
+    that is neither a
     class nor the ignore label makes the sum NaN: counted as zero loss it would pass unseen.
     """
 
@@ -18,7 +19,6 @@ class PixelCrossEntropy(nn.Cell):
         super().__init__()
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        self.one_hot = nn.OneHot(depth=num_classes)
         self.log_softmax = ops.LogSoftmax(axis=1)
 
     def construct(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class PixelCrossEntropy(nn.Cell):
         # Classes last: softmax over a strided axis takes twice as long on CPU.
         rows = scores.astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_classes)
         # A label beyond the classes, the ignore label among them, has a row of zeros.
-        total = -(self.log_softmax(rows) * self.one_hot(labels)).sum()
+        total = -(self.log_softmax(rows) * ops.one_hot(labels, self.num_classes)).sum()
         wrong = ops.logical_and(labels >= self.num_classes, labels != self.ignore_label)
         any_wrong = wrong.astype(ms.float32).sum() > 0
         # Added, not multiplied: the gradient of a product with NaN is NaN also where it is not chosen.

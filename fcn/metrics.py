@@ -1,6 +1,7 @@
 """Scores from a confusion matrix. Pure.
 
-Definitions: Long, Shelhamer, Darrell (CVPR 2015), section 5, with n_ij the pixels of class i predicted as class j.
+Definitions: Long, Shelhamer, Darrell (CVPR 2015), section 5, with n_ij the pixels of class i predicted as
+class j.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int, ignore
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores in 0..1. A class that is in neither truth nor prediction has None and is left out of the mean."""
+    """Scores in 0..1. A class that is in neither truth nor prediction has None and no part in the mean."""
 
     iou: List[Optional[float]]
     mean_iou: float
@@ -35,7 +36,9 @@ class Scores:
 
 
 def scores(matrix: np.ndarray) -> Scores:
-    """Intersection over union n_ii / (sum_j n_ij + sum_j n_ji - n_ii) of each class, their mean, pixel accuracy."""
+    """Intersection over union n_ii / (sum_j n_ij + sum_j n_ji - n_ii) of each class, their mean, pixel
+    accuracy.
+    """
     hits = np.diag(matrix)
     union = matrix.sum(axis=1) + matrix.sum(axis=0) - hits
     iou = [float(h / u) if u else None for h, u in zip(hits, union)]

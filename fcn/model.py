@@ -1,8 +1,8 @@
 """FCN-8s: VGG16 with batch norm, fc6 and fc7 as convolutions, pools 3, 4 and 5 fused, 8x upsampling.
 
-Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015), sections 4.1
-to 4.3. As in the original FCN8s project every convolution is padded to 'same', fc6 and fc7 have batch norm in place of
-dropout, no convolution has a bias, and the upsamplings are learned.
+Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015),
+sections 4.1 to 4.3. As in the original FCN8s project every convolution is padded to 'same', fc6 and fc7
+have batch norm in place of dropout, no convolution has a bias, and the upsamplings are learned.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> list:
 class ConvAsMatMul(nn.Cell):
     """A 'same' convolution computed as unfold and one matrix product, with nn.Conv2d's parameter.
 
-    oneDNN computes the weight gradient of fc6's 7x7 convolution with its reference kernel on every CPU: 30 s a step
-    against 1 s in this form.
+    oneDNN computes the weight gradient of fc6's 7x7 convolution with its reference kernel on every CPU: 30 s
+    a step against 1 s in this form.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:

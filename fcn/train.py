@@ -32,11 +32,12 @@ PREEMPTED = 75  # exit code: saved and left, start me again
 
 
 class TrainStep(nn.Cell):
-    """One step of all ranks: images (n, H, W, 3) uint8 BGR, labels (n, H, W) uint8, stop () float32 -> loss, stop.
+    """One step of all ranks: images (n, H, W, 3) uint8 BGR, labels (n, H, W) uint8, stop () float32 -> loss,
+    stop.
 
-    The loss is the sum over the global batch divided by its valid pixels, so neither the number of ranks nor which of
-    them holds the ignored pixels matters. `stop` comes back summed over the ranks: all of them learn in the same step
-    that one was asked to leave.
+    The loss is the sum over the global batch divided by its valid pixels, so neither the number of ranks nor
+    which of them holds the ignored pixels matters. `stop` comes back summed over the ranks: all of them learn
+    in the same step that one was asked to leave.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class TrainStep(nn.Cell):
         self.map = ops.HyperMap()
 
     def _scaled_loss(self, images: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        # Divided before the backward pass: gradients of a sum over millions of pixels do not fit half precision.
+        # Divided before the backward pass: gradients of a sum over millions of pixels do not fit half
+        # precision.
         return self.loss(self.net(self.normalise(images)), labels) * (self.scale / valid)
 
     def construct(self, images: Tensor, labels: Tensor, stop: Tensor) -> Tuple[Tensor, Tensor]:
@@ -110,7 +112,8 @@ class Trainer:
         )
         self.step = TrainStep(self.net, self.optimizer, config, platform, world).set_train()
         self.stop_asked = False
-        # A mark only: Python runs handlers between operations, and a rank that left alone would hang the others.
+        # A mark only: Python runs handlers between operations, and a rank that left alone would hang the
+        # others.
         signal.signal(signal.SIGUSR2, lambda *_: setattr(self, "stop_asked", True))
 
     def run(self) -> int:
@@ -167,8 +170,8 @@ class Trainer:
             print(f"epoch: {epoch} step: {step_in_epoch}, loss is {loss}", flush=True)
         if not np.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss} at epoch {epoch} step {step_in_epoch}; lower base_lr, or look for a label that is "
-                f"neither a class nor ignore_label; checkpoints saved before stay in {self.folder}"
+                f"the loss is {loss} at epoch {epoch} step {step_in_epoch}; lower base_lr, or look for a "
+                f"label that is neither a class nor ignore_label; earlier checkpoints: {self.folder}"
             )
         return bool(stop.asnumpy() > 0)
 

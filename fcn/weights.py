@@ -21,7 +21,9 @@ _VGG_NAME = re.compile(r"conv([1-5])_([1-3])\.(weight|gamma|beta|moving_mean|mov
 def initialise(net: nn.Cell, config: Config) -> List[str]:
     """Load what the configuration names into a fresh network; returns a line on each file loaded."""
     if config.ckpt_vgg16 and config.ckpt_pre_trained:
-        raise WeightsError("ckpt_vgg16 and ckpt_pre_trained: give one of them; the second would replace the first")
+        raise WeightsError(
+            "ckpt_vgg16 and ckpt_pre_trained: give one of them; the second would replace the first"
+        )
     if config.ckpt_vgg16:
         values = read_vgg16(Path(config.ckpt_vgg16))
         load_strictly(net, values, config.ckpt_vgg16, may_lack=[n for n in _names(net) if not _in_encoder(n)])
@@ -45,14 +47,23 @@ def _in_encoder(name: str) -> bool:
 
 def network_parameters(values: Mapping[str, Any]) -> Dict[str, Any]:
     """Drop what a training checkpoint holds beside the network: momentum and the optimizer's counters."""
-    extra = ("learning_rate", "momentum", "global_step", "epoch_num", "step_num", "scale_sense", "current_iterator_step")
+    extra = (
+        "learning_rate",
+        "momentum",
+        "global_step",
+        "epoch_num",
+        "step_num",
+        "scale_sense",
+        "current_iterator_step",
+    )
     return {n: v for n, v in values.items() if not n.startswith("moments.") and n not in extra}
 
 
 def read_vgg16(path: Path) -> Dict[str, np.ndarray]:
     """A VGG16-BN encoder from a `.npz` file with names such as conv3_2.weight and conv3_2.gamma.
 
-    Returns float32 arrays under the network's own names. Weights are expected for BGR input. Raises WeightsError.
+    Returns float32 arrays under the network's own names. Weights are expected for BGR input. Raises
+    WeightsError.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -81,7 +92,8 @@ def load_strictly(
 ) -> None:
     """Load values by name; raises WeightsError that lists every missing, unexpected and misshapen name.
 
-    Nothing is loaded unless everything fits: MindSpore itself would leave what does not fit at random and go on.
+    Nothing is loaded unless everything fits: MindSpore itself would leave what does not fit at random and go
+    on.
     """
     parameters = {parameter.name: parameter for parameter in net.get_parameters()}
     missing = [n for n in parameters if n not in values and n not in may_lack]

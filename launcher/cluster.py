@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -94,6 +94,17 @@ class Cluster:
     @property
     def world_size(self) -> int:
         return sum(len(host.devices) for host in self.hosts)
+
+    def only_device(self, device_id: int) -> Cluster:
+        """This cluster with one device of its first host. Raises UserError where it has no such device."""
+        host = self.hosts[0]
+        devices = tuple(device for device in host.devices if device.id == device_id)
+        if not devices:
+            ids = ", ".join(str(device.id) for device in host.devices)
+            raise UserError(
+                f"--device-id {device_id}: host {host.name} of {self.source} has the devices {ids}"
+            )
+        return replace(self, hosts=(replace(host, devices=devices),))
 
     def to_dict(self) -> Dict[str, Any]:
         """All settings as plain values that YAML or JSON can hold and `cluster_from` reads back."""

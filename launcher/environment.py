@@ -68,6 +68,8 @@ def _identity(attempt: Attempt, slot: Slot) -> Dict[str, str]:
 def _meeting(attempt: Attempt, slot: Slot) -> Dict[str, str]:
     meeting = attempt.meeting
     variables = {"FCN_RENDEZVOUS": meeting.rendezvous}
+    if meeting.rendezvous != "none":
+        variables["FCN_START_TIMEOUT_S"] = f"{attempt.cluster.timeouts.start_s:g}"
     if meeting.rendezvous == "store":
         variables["MASTER_ADDR"] = str(meeting.address)
         if meeting.port is not None:

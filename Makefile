@@ -1,0 +1,33 @@
+# The one door for people. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .[test,lint]
+	touch $@
+
+# Draw a small data set, train on two CPU workers, evaluate.
+demo: $(VENV)/installed
+	$(BIN)/fcn-launch data make-demo --out demo --overwrite
+	$(BIN)/fcn-launch --cluster 2xcpu.yaml train --config demo \
+	  --set data_file=demo/train.mindrecord --set data_root=demo --set data_lst=demo/val.txt
+	rm -rf demo/masks
+	$(BIN)/fcn-launch eval --save-masks demo/masks
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

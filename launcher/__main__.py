@@ -1,0 +1,5 @@
+"""`python -m launcher` is `fcn-launch`."""
+
+from launcher.cli.main import main
+
+main()

@@ -1,0 +1,55 @@
+"""What the verbs that start workers share."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Sequence
+
+import click
+
+from launcher import trainer
+from launcher.errors import UserError
+
+
+def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--config and --set, which are the trainer's to understand."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set a key of the configuration; repeatable.",
+    )(command)
+    return click.option("--config", metavar="FILE", help="Configuration: a YAML file or a shipped recipe.")(
+        command
+    )
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json, for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")(command)
+
+
+def check(verb: str, arguments: Sequence[str], overrides: Sequence[str]) -> Dict[str, Any]:
+    """Have the trainer check everything that it can before a worker is started; print its warnings."""
+    sets = [word for item in overrides for word in ("--set", item)]
+    answer = trainer.call("fcn.check", [verb, *arguments, *sets])
+    for warning in answer["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    return answer
+
+
+def option(name: str, value: Any) -> List[str]:
+    """An option of the trainer's command line, or nothing where there is no value."""
+    return [] if value is None else [name, str(value)]
+
+
+def need_cluster(name: Any) -> str:
+    """The --cluster that was given, or an error that lists the shipped files."""
+    from launcher.cluster import shipped_clusters
+
+    if name is None:
+        raise UserError(
+            "no cluster is named; write `fcn-launch --cluster FILE VERB`, FILE a path or one of "
+            + ", ".join(shipped_clusters())
+        )
+    return str(name)

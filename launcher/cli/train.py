@@ -1,0 +1,41 @@
+"""`fcn-launch train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+import click
+
+from launcher.cli.common import check, json_option, need_cluster, option, trainer_options
+from launcher.cluster import load_cluster
+
+WORKER_COMMAND = ("-m", "fcn.worker", "train")
+
+
+@click.command()
+@trainer_options
+@click.option("--device-id", type=int, metavar="N", help="Train on this device of the first host alone.")
+@json_option
+@click.pass_obj
+def train(
+    settings: Any, config: Optional[str], overrides: Tuple[str, ...], device_id: Optional[int], as_json: bool
+) -> None:
+    """Train on every device of --cluster, as a new run.
+
+    The data set is `data_file`, a MindRecord file that `fcn-launch data build` makes.
+    """
+    from launcher.console import make_console
+    from launcher.launch import launch
+    from launcher.run import Run
+
+    cluster = load_cluster(need_cluster(settings.cluster))
+    if device_id is not None:
+        cluster = cluster.only_device(device_id)
+    overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
+    size = option("--world-size", cluster.world_size)
+    answer = check("train", [*option("--config", config), *size], overrides)
+    root = Path(answer["config"]["train_dir"])
+    run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
+    sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json)))
