@@ -3,7 +3,7 @@
 Settings are `key=value` arguments; a fault is `fault=NAME@STEP:RANK`, e.g. fault=raise@2:1.
 
     steps, step_s      how many steps and how long each takes
-    ignore_term=1      SIGTERM does nothing
+    term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
     children=1         leaves a child in its group and one in a session of its own, both ignoring SIGTERM
     save_s             how long it saves after SIGUSR2 before it exits 75
     say=TEXT           printed before the first step; escapes are understood, the bytes may be invalid UTF-8
@@ -73,8 +73,10 @@ def listen() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGUSR2, save_and_leave)
-    if SETTINGS.get("ignore_term"):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "term" in SETTINGS:
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN if SETTINGS["term"] == "ignore" else lambda *_: os._exit(7)
+        )
     if SETTINGS.get("children"):
         bear_children()
     text = SETTINGS.get("say", f"rank {RANK} begins\n").encode().decode("unicode_escape")

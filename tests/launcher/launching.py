@@ -95,8 +95,10 @@ class Lines:
         return self.seen[-1]
 
     def until(self, event: str, **fields: Any) -> Dict[str, Any]:
-        """The next event of this kind with these fields."""
+        """The next event of this kind with these fields; others do not prolong the wait."""
+        end = time.monotonic() + LIMIT_S
         for found in iter(self.next, None):
+            assert time.monotonic() < end, f"no {event} {fields} yet, lastly {self.seen[-3:]}"
             if found["event"] == event and all(found.get(key) == value for key, value in fields.items()):
                 return found
         raise AssertionError(f"no {event} {fields} in {self.seen}")

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, AgentProcess, closing, environment, light, only_child, until_gone
+from launching import FOREVER, AgentProcess, closing, environment, light, only_child, until_gone, wait_dead
 
+from launcher.agent import processes
 from launcher.protocol import VERSION
 
 
@@ -168,7 +169,7 @@ def test_a_stop_asks_first(agent, tmp_path):
 
 
 def test_a_stop_kills_after_the_grace_what_does_not_listen(agent, tmp_path):
-    agent.start(tmp_path, light(0, *FOREVER, "ignore_term=1", "children=1"), light(1, *FOREVER))
+    agent.start(tmp_path, light(0, *FOREVER, "term=ignore", "children=1"), light(1, *FOREVER))
     agent.until_training(2)
     agent.send("stop", grace_s=0.2)
     agent.rest()
@@ -181,32 +182,44 @@ def test_a_stop_kills_after_the_grace_what_does_not_listen(agent, tmp_path):
 
 
 def test_a_stopped_process_can_end_within_the_grace(agent, tmp_path):
-    agent.start(tmp_path, light(0, *FOREVER))
+    agent.start(tmp_path, light(0, *FOREVER, "term=exit"))
     agent.until_training(1)
     os.kill(agent.all("started")[0]["pid"], signal.SIGSTOP)
-    agent.send("stop", grace_s=15)
-    assert agent.until("exit")["signal"] == signal.SIGTERM
+    agent.send("stop", grace_s=60)
+    assert agent.until("exit")["code"] == 7
 
 
 def test_no_grace_means_at_once(agent, tmp_path):
-    agent.start(tmp_path, light(0, *FOREVER, "ignore_term=1", "children=1"))
+    agent.start(tmp_path, light(0, *FOREVER, "term=ignore", "children=1"))
     agent.until_training(1)
     agent.send("stop", grace_s=0)
     assert agent.until("exit")["signal"] == signal.SIGKILL
     until_gone(agent.token)
 
 
-def test_who_ended_by_itself_was_not_stopped(agent, tmp_path):
-    agent.start(tmp_path, light(0, "fault=exit@1:0"), light(1, *FOREVER))
-    agent.until("exit", name="rank-00", stopped=False)
+def test_who_had_ended_when_a_stop_came_was_not_stopped_by_it_and_its_last_words_arrive(agent, tmp_path):
+    agent.start(tmp_path, light(0, *FOREVER), light(1, *FOREVER))
+    agent.until_training(2)
+    inner = only_child(agent.process.pid)
+    leaving = processes.look(agent.all("started")[0]["pid"])
+    os.kill(inner, signal.SIGSTOP)
     agent.send("stop", grace_s=15)
-    agent.until("exit", name="rank-01", stopped=True)
+    os.kill(leaving.pid, signal.SIGUSR2)
+    wait_dead(leaving)
+    os.kill(inner, signal.SIGCONT)
+    agent.rest()
+    assert {"event": "phase", "phase": "save"} in [event["data"] for event in agent.all("status")]
+    assert {e["name"]: (e["code"], e["stopped"]) for e in agent.all("exit")} == {
+        "rank-00": (75, False),
+        "rank-01": (None, True),
+    }
 
 
 def test_the_children_of_a_crashed_worker_end_too(agent, tmp_path):
+    inner = only_child(agent.process.pid)
     agent.start(tmp_path, light(0, "fault=kill@1:0", "children=1"))
-    agent.rest()
-    until_gone(agent.token)
+    agent.until("done")
+    assert {process.pid for process in processes.tagged(agent.token)} <= {agent.process.pid, inner}
 
 
 def test_a_program_that_does_not_exist_is_named_and_the_rest_is_stopped(agent, tmp_path):
@@ -254,3 +267,16 @@ def test_it_sees_deaths_on_kernels_without_pidfd(agents, tmp_path):
 
 def open_files(pid):
     return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_what_a_crashed_worker_leaves_in_its_group_ends_while_the_others_go_on(agent, tmp_path):
+    agent.start(tmp_path, light(0, *FOREVER, "children=1"), light(1, *FOREVER))
+    agent.until_training(2)
+    pids = {started["name"]: started["pid"] for started in agent.all("started")}
+    group = [p for p in processes.tagged(agent.token) if os.getpgid(p.pid) == pids["rank-00"]]
+    assert len(group) == 2
+    os.kill(pids["rank-00"], signal.SIGKILL)
+    agent.until("exit", name="rank-00")
+    for process in group:
+        wait_dead(process)
+    assert processes.look(pids["rank-01"]) is not None

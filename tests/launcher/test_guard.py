@@ -12,7 +12,7 @@ from launching import FOREVER, AgentProcess, closing, environment, light, only_c
 
 from launcher.agent import processes
 
-STUBBORN = (*FOREVER, "ignore_term=1", "children=1")
+STUBBORN = (*FOREVER, "term=ignore", "children=1")
 
 
 @pytest.fixture
@@ -33,6 +33,13 @@ def test_the_supervisor_dies(agent):
 
 
 def test_the_guard_dies(agent):
+    agent.process.kill()
+    until_gone(agent.token)
+
+
+def test_the_guard_dies_after_a_worker_has_left_orphans(agent):
+    os.kill(agent.all("started")[0]["pid"], signal.SIGKILL)
+    agent.until("exit", name="rank-00")
     agent.process.kill()
     until_gone(agent.token)
 
@@ -92,7 +99,8 @@ def test_a_process_that_got_a_dead_ones_id_is_not_killed():
     try:
         found = processes.look(child.pid)
         processes.kill(found._replace(start=found.start - 1))
-        assert child.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.2)
         processes.kill(found)
         assert child.wait() == -signal.SIGKILL
     finally:

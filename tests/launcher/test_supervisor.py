@@ -13,7 +13,7 @@ from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing, only_c
 
 from launcher.agent import processes
 
-STUBBORN = (*FOREVER, "ignore_term=1", "children=1")
+STUBBORN = (*FOREVER, "term=ignore", "children=1")
 LONG_S = 60  # a grace that a test would notice
 
 
@@ -101,13 +101,14 @@ def test_what_does_not_end_in_the_grace_is_killed(start):
 
 
 def test_ctrl_c_stops_everything_and_keeps_every_log(start):
-    launch = start(*FOREVER)
+    launch = start(*FOREVER, "term=exit")
     launch.until_training(2)
     (token,) = launch.tokens()
     os.killpg(launch.process.pid, signal.SIGINT)  # as a terminal sends it: to the whole foreground group
     assert launch.finish() == 130
     until_gone(token)
     assert status(launch)["state"] == "stopped"
+    assert [e["code"] for e in launch.all("exit")] == [7, 7]  # in order: the agent got no SIGINT
     assert not launch.all("verdict")
     assert [path.read_text() for path in sorted(launch.attempt.glob("rank-*.log"))] == [
         "rank 0 begins\n",
@@ -123,6 +124,16 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace(start):
     launch.until("decision", action="stop")
     launch.signal(signal.SIGINT)
     launch.until("decision", action="kill")
+    assert launch.finish() == 130
+    until_gone(token)
+
+
+def test_a_stuck_agent_does_not_hold_up_a_stop(start):
+    launch = start(*STUBBORN, grace_s=0.2)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    os.kill(only_child(guard(launch)), signal.SIGSTOP)
+    launch.signal(signal.SIGINT)
     assert launch.finish() == 130
     until_gone(token)
 
@@ -255,6 +266,7 @@ def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(start):
         os.sched_yield()
     launch.signal(signal.SIGINT)
     assert launch.finish() == 130
+    assert not launch.all("warning")  # of a host that does not end
 
 
 def test_another_version_of_fcn_launch_on_a_host_is_named(start):
