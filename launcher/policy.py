@@ -41,7 +41,7 @@ class Raised:
     """A worker reported the exception that ends it; `tail`: its traceback."""
 
     name: str
-    rank: int
+    rank: Optional[int]
     host: str
     time_ns: int
     what: str
@@ -127,7 +127,7 @@ def decide(state: State, event: Event) -> Result:
             event.name, event.rank, event.host, Kind.RAISED, event.what, event.time_ns, tail=event.tail
         )
         waiting = replace(state, failures=(*state.failures, failure), ending=state.ending or Ending.FAILED)
-        return waiting, () if state.ending else (Decision(Action.WAIT, f"rank {event.rank}: {event.what}"),)
+        return waiting, () if state.ending else (Decision(Action.WAIT, _reason(failure)),)
     if isinstance(event, AgentLost):
         kind = Kind.AGENT_LOST if state.started else Kind.NOT_STARTED
         state = replace(state, ranks=state.ranks - event.names, helpers=state.helpers - event.names)
@@ -161,9 +161,13 @@ def _is_clean(state: State, event: Exited) -> bool:
 
 
 def _failed(state: State, failure: Failure) -> Result:
-    who = f"{failure.name} of host {failure.host}" if failure.rank is None else f"rank {failure.rank}"
     state = replace(state, failures=(*state.failures, failure))
-    return _stop(state, Ending.FAILED, f"{who}: {failure.what}")
+    return _stop(state, Ending.FAILED, _reason(failure))
+
+
+def _reason(failure: Failure) -> str:
+    who = f"{failure.name} of host {failure.host}" if failure.rank is None else f"rank {failure.rank}"
+    return f"{who}: {failure.what}"
 
 
 def _time_over(state: State) -> Result:

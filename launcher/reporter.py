@@ -32,6 +32,7 @@ class Reporter:
         self._console = console
         self._status = Status(attempt.number)
         self._rate = Rate()
+        self._status_is_old = True
         self._write_failed = False
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -57,7 +58,10 @@ class Reporter:
         self.emit("warning", text=text)
 
     def write_status(self) -> None:
-        """Replaces status.json; too dear for every event."""
+        """Replaces status.json if something has happened since; too dear for every event."""
+        if not self._status_is_old:
+            return
+        self._status_is_old = False
         try:
             self._run.write_status(self._status.as_dict())
         except OSError as error:
@@ -67,6 +71,7 @@ class Reporter:
         ours = {"event": event, "time_ns": time.time_ns(), "attempt": self._attempt.number}
         record = {**ours, **fields, **ours}  # ours come first in the line, and win
         self._status.fold(record)
+        self._status_is_old = True
         try:
             if event in ("step", "metric"):
                 self._run.metric(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
+import os
 import re
 import sys
 import time
@@ -86,11 +86,7 @@ class Run:
             (path / "checkpoints").mkdir(exist_ok=True)
             write_atomic(path / "run.yaml", text)
         except OSError as error:
-            where = root if folder is None else folder
-            raise UserError(
-                f"{error.filename or where}: the run directory can not be written: {error.strerror};"
-                " choose another one, or make room or change its permissions"
-            ) from None
+            raise _refusal(error, root if folder is None else folder) from None
         return cls(path.absolute())
 
     @classmethod
@@ -109,10 +105,13 @@ class Run:
             return dict(yaml.load(file, Loader=loader))
 
     def new_attempt(self) -> Attempt:
-        """Makes the folder of the next attempt; an earlier one is never written again."""
+        """Makes the folder of the next attempt; an earlier one is never written again. Raises UserError."""
         number = max((attempt.number for attempt in self.attempts()), default=0) + 1
         attempt = Attempt(number, self.path / f"attempt-{number:03}")
-        attempt.folder.mkdir(parents=True)
+        try:
+            attempt.folder.mkdir()
+        except OSError as error:
+            raise _refusal(error, attempt.folder) from None
         return attempt
 
     def attempts(self) -> List[Attempt]:
@@ -160,7 +159,7 @@ class Run:
         if status is None or status["exit_code"] is not None:
             return False
         launcher = status["launcher"]
-        if launcher["host"] != platform.node():
+        if launcher["host"] != os.uname().nodename:
             return None
         process = look(launcher["pid"])
         return process is not None and process.start == launcher["start"]
@@ -200,13 +199,20 @@ def find_run(root: Path, name: Optional[str] = None, verb: Optional[str] = None)
 
 def versions() -> Dict[str, Optional[str]]:
     """Versions of what decides a result; None: not installed. Read off folder names: imports are slow."""
-    found: Dict[str, Optional[str]] = {"python": platform.python_version()}
+    found: Dict[str, Optional[str]] = {"python": sys.version.split()[0]}
     for name in ("fcn-launch", "mindspore", "numpy"):
         pattern = name.replace("-", "_") + "-*.dist-info"
         folders = (path for entry in sys.path if entry for path in Path(entry).glob(pattern))
         first = next(folders, None)
         found[name] = None if first is None else first.name[len(name) + 1 : -len(".dist-info")]
     return found
+
+
+def _refusal(error: OSError, where: Path) -> UserError:
+    return UserError(
+        f"{error.filename or where}: the run directory can not be written: {error.strerror};"
+        " choose another one, make room, or change its permissions"
+    )
 
 
 def _new_folder(root: Path, name: str) -> Path:

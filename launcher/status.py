@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections import deque
 from typing import Any, Deque, Dict, Mapping, Optional, Tuple
 
@@ -88,7 +87,7 @@ class Status:
 def _launcher() -> Dict[str, Any]:
     """This process, so that others can tell whether it lives: an id alone may be somebody else's by then."""
     own = look(os.getpid())
-    return {"pid": os.getpid(), "start": None if own is None else own.start, "host": platform.node()}
+    return {"pid": os.getpid(), "start": None if own is None else own.start, "host": os.uname().nodename}
 
 
 def _content(event: Mapping[str, Any]) -> Dict[str, Any]:

@@ -55,7 +55,7 @@ class Agent:
             self._fail(f"{type(error).__name__}: {error}")
             raise
         finally:
-            self.left = processes.kill_descendants() or self.left
+            self.left = self.left or processes.kill_descendants()
             self.deaths.check()
             self.outbox.put({"event": "done", "left": self.left})
             self.outbox.drain()

@@ -26,8 +26,8 @@ class AgentLink:
         self.log = log
         self.facts: Optional[dict] = None  # from its hello
         self.done = False
-        with log.open("ab") as errors:
-            try:
+        try:
+            with log.open("ab") as errors:
                 self.process = subprocess.Popen(
                     argv,
                     stdin=subprocess.PIPE,
@@ -36,11 +36,11 @@ class AgentLink:
                     env=with_checkout(environment),
                     start_new_session=True,  # Ctrl-C is for the supervisor, which stops in order
                 )
-            except OSError as error:
-                raise PreflightError(
-                    f"host {host}: {argv[0]} can not be started: {error.strerror};"
-                    f" the command was: {' '.join(argv)}"
-                ) from None
+        except OSError as error:
+            raise PreflightError(
+                f"host {host}: its agent can not be started: {error.strerror}: {error.filename};"
+                f" the command was: {' '.join(argv)}"
+            ) from None
         assert self.process.stdin is not None and self.process.stdout is not None
         self.inbox = Inbox(self.process.stdout.fileno())
         self.outbox = Outbox(self.process.stdin.fileno())

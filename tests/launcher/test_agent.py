@@ -269,6 +269,23 @@ def open_files(pid):
     return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
+def test_deaths_are_told_in_their_order_however_late_the_agent_wakes(agent, tmp_path):
+    agent.start(tmp_path, *(light(rank, *FOREVER) for rank in range(4)))
+    agent.until_training(4)
+    workers = {e["name"]: processes.look(e["pid"]) for e in agent.all("started")}
+    inner = only_child(agent.process.pid)
+    os.kill(inner, signal.SIGSTOP)
+    order = ["rank-02", "rank-00", "rank-03", "rank-01"]
+    for name in order:
+        os.kill(workers[name].pid, signal.SIGKILL)
+        wait_dead(workers[name])
+    os.kill(inner, signal.SIGCONT)
+    agent.rest()
+    exits = agent.all("exit")
+    assert [e["name"] for e in exits] == order
+    assert sorted(exits, key=lambda e: e["time_ns"]) == exits
+
+
 def test_what_a_crashed_worker_leaves_in_its_group_ends_while_the_others_go_on(agent, tmp_path):
     agent.start(tmp_path, light(0, *FOREVER, "children=1"), light(1, *FOREVER))
     agent.until_training(2)

@@ -60,6 +60,13 @@ def test_a_directory_that_can_not_be_written_is_refused(tmp_path, given):
     assert str(tmp_path / "file") in str(error.value)
 
 
+def test_an_attempt_that_can_not_be_made_is_refused(tmp_path):
+    run = create(tmp_path)
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="attempt-001: the run directory can not be written"):
+        run.new_attempt()
+
+
 def test_a_full_disk_is_refused(tmp_path):
     """A quota by RLIMIT_FSIZE: the write of run.yaml fails as on a full disk."""
     code = (

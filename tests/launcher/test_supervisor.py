@@ -247,7 +247,9 @@ def test_a_host_that_can_not_be_reached_is_named_and_nothing_starts(start):
 def test_a_prefix_that_is_no_program_is_named(start):
     launch = start(cluster=hosts().replace('"env", "PLACE=h2"', '"no-such-program"'))
     assert launch.finish() == 3
-    assert "host h2: no-such-program can not be started: No such file or directory" in launch.said()
+    assert (
+        "host h2: its agent can not be started: No such file or directory: no-such-program" in launch.said()
+    )
     assert status(launch)["exit_code"] == 3
 
 
