@@ -36,4 +36,7 @@ def set_up() -> Platform:
         ms.set_device("Ascend", int(os.environ.get("DEVICE_ID", "0")))
     else:
         ms.set_device("CPU")
+        # One operator at a time, each on OMP_NUM_THREADS threads: MindSpore's threads for several at a time
+        # spin while they wait, which takes half of the processor from the ones that compute.
+        ms.set_context(runtime_num_threads=1)
     return platform

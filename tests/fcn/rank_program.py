@@ -1,0 +1,38 @@
+"""One rank of a training whose state is wanted afterwards: writes OUT/rank-N.npz with losses, weights, momentum.
+
+python rank_program.py OUT CONFIG.json: started once a rank, with the environment of the worker contract.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fcn import distributed, platform
+from fcn.config import Config
+from fcn.data.records import open_dataset
+from fcn.status import Status
+from fcn.train import Trainer
+
+
+class Recorder(Status):
+    """Keeps the losses that the trainer reports."""
+
+    def __init__(self):
+        self.losses = []
+
+    def send(self, event, **fields):
+        if event == "step":
+            self.losses.append(fields["loss"])
+
+
+out, config = Path(sys.argv[1]), Config(**json.loads(Path(sys.argv[2]).read_text()))
+device = platform.set_up()
+world = distributed.join()
+recorder = Recorder()
+trainer = Trainer(config, open_dataset(config.data_file), out, device, world, recorder)
+code = trainer.run()
+arrays = {name: parameter.asnumpy() for name, parameter in trainer._state()}
+np.savez(out / f"rank-{world.rank}.npz", losses=np.array(recorder.losses), **arrays)
+world.leave(code)

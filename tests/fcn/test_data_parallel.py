@@ -1,0 +1,74 @@
+"""One rank and two, with the same global batch, are the same training."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+
+from data_samples import build, write_samples  # noqa: E402
+from ranks import train  # noqa: E402
+
+STEPS = 20
+SETTINGS = ["num_classes=8", "crop_size=64", "global_batch=4", "freeze_bn=true", "base_lr=0.01", "seed=3"]
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory):
+    """20 images that a crop covers to different degrees, so that shards differ in ignored pixels."""
+    folder = tmp_path_factory.mktemp("data")
+    return build(folder, write_samples(folder, 20)).path
+
+
+@pytest.fixture
+def config(data_file, small_config):
+    def make(*overrides):
+        return small_config(*SETTINGS, f"data_file={data_file}", "train_epochs=4", *overrides).model_dump()
+
+    return make
+
+
+def trained(arrays):
+    """Weights and momentum: all but the batch-norm moving statistics, which are each rank's own."""
+    return {name: value for name, value in arrays.items() if ".moving_" not in name}
+
+
+def distance(one, other):
+    joined = [np.concatenate([a[name].ravel() for name in sorted(one)]) for a in (one, other)]
+    return np.linalg.norm(joined[0] - joined[1]) / np.linalg.norm(joined[0])
+
+
+def test_two_ranks_train_as_one(tmp_path, config):
+    (alone,) = train(tmp_path / "one", config(), size=1)
+    first, second = train(tmp_path / "two", config(), size=2)
+    assert len(alone["losses"]) == STEPS
+    np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
+    assert len(set(alone["losses"])) == STEPS  # it did learn
+    for name, value in trained(first).items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert distance(trained(alone), trained(first)) < 1e-4
+
+
+def test_the_first_gradients_agree(tmp_path, config):
+    """After one step without weight decay the momentum is the gradient."""
+    one_step = config("global_batch=20", "train_epochs=1", "weight_decay=0")
+    (alone,) = train(tmp_path / "one", one_step, size=1)
+    first, _ = train(tmp_path / "two", one_step, size=2)
+    gradients = [{n: v for n, v in arrays.items() if n.startswith("moments.")} for arrays in (alone, first)]
+    assert len(gradients[0]) > 50
+    assert distance(*gradients) < 1e-4
+
+
+def test_a_repeated_run_is_the_same_to_the_last_bit(tmp_path, config):
+    settings = config("freeze_bn=false", "train_epochs=1")
+    runs = [train(tmp_path / name, settings, size=2) for name in ("a", "b")]
+    for one, other in zip(*runs):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_the_scheduler_start_trains_the_same(tmp_path, config):
+    settings = config("train_epochs=1")
+    store = train(tmp_path / "store", settings, size=2)
+    scheduler = train(tmp_path / "scheduler", settings, size=2, rendezvous="scheduler")
+    for one, other in zip(store, scheduler):
+        np.testing.assert_array_equal(one["losses"], other["losses"])

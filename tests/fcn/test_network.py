@@ -1,0 +1,125 @@
+"""The network, its loss and its normalisation, against NumPy."""
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+
+from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
+from fcn.loss import PixelCrossEntropy, ValidPixels  # noqa: E402
+from fcn.model import ConvAsMatMul, FCN8s, Normalise  # noqa: E402
+
+SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
+
+
+def shapes(net):
+    return {parameter.name: tuple(parameter.shape) for parameter in net.get_parameters()}
+
+
+def test_the_published_size():
+    arch = Architecture()
+    assert parameter_count(arch) == 134_526_944
+    assert parameter_count(arch, trainable_only=True) == 134_502_112
+
+
+@pytest.mark.parametrize("fc6_as_matmul", [False, True])
+@pytest.mark.parametrize("arch", [SMALL, Architecture(21, 0.25, 64)])
+def test_names_and_shapes_are_the_architectures(device, arch, fc6_as_matmul):
+    assert list(shapes(FCN8s(arch, fc6_as_matmul)).items()) == list(parameter_shapes(arch).items())
+
+
+def test_names_are_the_original_projects():
+    names = set(parameter_shapes(Architecture()))
+    expected = ["conv1.0.weight", "conv1.1.gamma", "conv1.4.moving_mean", "conv5.6.weight", "conv6.0.weight"]
+    expected += ["conv7.1.beta", "score_fr.weight", "upscore2.weight", "score_pool4.weight"]
+    assert names.issuperset([*expected, "upscore_pool4.weight", "score_pool3.weight", "upscore8.weight"])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (33, 50), (5, 70)])
+def test_any_image_size_comes_back(device, size):
+    net = FCN8s(SMALL).set_train(False)
+    assert net(ms.Tensor(np.zeros((2, 3, *size), np.float32))).shape == (2, 4, *size)
+
+
+def test_padding_inside_equals_padding_outside(device):
+    net = FCN8s(SMALL).set_train(False)
+    image = np.random.default_rng(0).normal(size=(1, 3, 40, 60)).astype(np.float32)
+    padded = np.zeros((1, 3, 64, 64), np.float32)
+    padded[:, :, :40, :60] = image
+    outside = net(ms.Tensor(padded)).asnumpy()[:, :, :40, :60]
+    np.testing.assert_array_equal(net(ms.Tensor(image)).asnumpy(), outside)
+
+
+class SumOfSquares(ms.nn.Cell):
+    def __init__(self, cell):
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+
+    def construct(self, x):
+        return (self.cell(x) ** 2).sum()
+
+
+def test_fc6_as_a_matrix_product_is_the_convolution(device):
+    rng = np.random.default_rng(0)
+    x = ms.Tensor(rng.normal(size=(2, 5, 9, 8)).astype(np.float32))
+    weight = ms.Tensor(rng.normal(size=(6, 5, 7, 7)).astype(np.float32))
+    convolution = ms.nn.Conv2d(5, 6, 7, pad_mode="same")
+    product = ConvAsMatMul(5, 6, 7)
+    results = []
+    for cell in (convolution, product):
+        cell.weight.set_data(weight)
+        squares = SumOfSquares(cell)
+        value, (to_input, to_weight) = ms.value_and_grad(squares, 0, cell.trainable_params())(x)
+        results.append((value.asnumpy(), to_input.asnumpy(), to_weight[0].asnumpy()))
+    for one, other in zip(*results):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_the_three_pools_are_fused(device):
+    """Each head's weight changes the scores; without the fusion two of them would not."""
+    ms.set_seed(1)
+    net = FCN8s(SMALL).set_train(False)
+    image = ms.Tensor(np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32))
+    before = net(image).asnumpy()
+    for head in (net.score_fr, net.score_pool4, net.score_pool3):
+        kept = head.weight.asnumpy().copy()
+        head.weight.set_data(ms.Tensor(kept * 2))
+        assert np.abs(net(image).asnumpy() - before).max() > 1e-4
+        head.weight.set_data(ms.Tensor(kept))
+
+
+def test_normalise(device):
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+    expected = ((image - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(Normalise(mean, std)(ms.Tensor(image)).asnumpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def cross_entropy(scores, labels, ignore=255):
+    total = 0.0
+    for n, y, x in np.argwhere(labels != ignore):
+        s = scores[n, :, y, x].astype(np.float64)
+        total += np.log(np.exp(s - s.max()).sum()) + s.max() - s[labels[n, y, x]]
+    return total
+
+
+def test_the_loss_is_the_sum_over_pixels_that_count(device):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 4, 5, 6)).astype(np.float32) * 3
+    labels = rng.choice([0, 1, 2, 3, 255], (2, 5, 6)).astype(np.uint8)
+    value = PixelCrossEntropy(4, 255)(ms.Tensor(scores), ms.Tensor(labels)).asnumpy()
+    assert value == pytest.approx(cross_entropy(scores, labels), rel=1e-5)
+    assert ValidPixels(255)(ms.Tensor(labels)).asnumpy() == (labels != 255).sum()
+
+
+def test_an_all_ignored_batch_adds_nothing(device):
+    scores = ms.Tensor(np.ones((1, 4, 2, 2), np.float32))
+    labels = ms.Tensor(np.full((1, 2, 2), 255, np.uint8))
+    assert PixelCrossEntropy(4, 255)(scores, labels).asnumpy() == 0
+
+
+@pytest.mark.parametrize("label", [4, 200, 254])
+def test_a_label_that_is_no_class_is_not_passed_over(device, label):
+    scores = ms.Tensor(np.ones((1, 4, 2, 2), np.float32))
+    labels = ms.Tensor(np.array([[[0, 1], [label, 255]]], np.uint8))
+    assert np.isnan(PixelCrossEntropy(4, 255)(scores, labels).asnumpy())
