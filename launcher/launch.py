@@ -20,12 +20,20 @@ def launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, cons
 
     command: argv of a worker after the interpreter. Raises LaunchError where nothing was started; the run
     directory then says so too. SIGINT, SIGTERM, SIGHUP and SIGUSR2 are answered while it runs.
+    Closes the console.
     """
+    try:
+        return _launch(run, cluster, command, verb, console)
+    finally:
+        console.close()
+
+
+def _launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, console: Console) -> ExitCode:
     attempt = run.new_attempt()
     reporter = Reporter(run, attempt, console)
 
     def planner() -> MakePlan:
-        import jinja2  # noqa: F401  write_plan needs it; a third of a start would be spent on its import
+        import jinja2  # noqa: F401  write_plan needs it; its import takes as long as the agents do
 
         from launcher.plan import HostFacts, Job, make_plan
         from launcher.plan_files import write_plan
@@ -48,8 +56,6 @@ def launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, cons
         reporter.emit("refused", text=str(error))
         _end(reporter, error.exit_code)
         raise
-    finally:
-        console.close()
     _end(reporter, code)
     return code
 
