@@ -1,8 +1,8 @@
 """The shape of FCN-8s, without a framework: what every parameter is called and how large it is.
 
 Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015),
-section 4, with VGG16's batch-norm form as encoder. Names are those of the original FCN8s project, so its checkpoints
-load.
+section 4, with VGG16's batch-norm form as encoder. Names are those of the original FCN8s project, so its
+checkpoints load.
 """
 
 from __future__ import annotations

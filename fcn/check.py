@@ -24,7 +24,6 @@ from fcn.data.records import DataSet, open_dataset
 from fcn.errors import ConfigError, DataError, FcnError, WeightsError
 
 _BYTES = 4  # of a float32 value
-_GB = 1e9
 
 
 def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[str, Any], List[str]]:
@@ -66,16 +65,20 @@ def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> L
     # While one is being written, the one it replaces is still there.
     if free < 2 * one:
         raise ConfigError(
-            f"train_dir: {run_root}: {free / _GB:.1f} GB free, two checkpoints of this network take "
-            f"{2 * one / _GB:.1f} GB; free space, or set train_dir to another disk"
+            f"train_dir: {run_root}: {_size(free)} free, two checkpoints of this network take "
+            f"{_size(2 * one)}; free space, or set train_dir to another disk"
         )
     if free < (kept + 1) * one:
         fits = max(1, int(free // one) - 1)
         return [
-            f"keep_checkpoint_max: {kept} checkpoints will take {kept * one / _GB:.1f} GB, {run_root} has "
-            f"{free / _GB:.1f} GB free; set keep_checkpoint_max={fits} or lower, or save_steps higher"
+            f"keep_checkpoint_max: {kept} checkpoints will take {_size(kept * one)}, {run_root} has "
+            f"{_size(free)} free; set keep_checkpoint_max={fits} or lower, or save_steps higher"
         ]
     return []
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _existing(path: Path) -> Path:

@@ -37,11 +37,13 @@ def _launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, con
 
         from launcher.plan import HostFacts, Job, make_plan
         from launcher.plan_files import write_plan
+        from launcher.preflight import require_ready
 
         job = Job(verb=verb, run_dir=str(run.path), command=command)
 
         def plan(facts: Mapping[str, dict]) -> Plan:
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}
+            require_ready(cluster, known)
             made = make_plan(cluster, job, known, attempt.number)
             write_plan(made, attempt.plan_folder)
             reporter.emit("plan", **_summary(made))

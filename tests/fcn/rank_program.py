@@ -1,4 +1,5 @@
-"""One rank of a training whose state is wanted afterwards: writes OUT/rank-N.npz with losses, weights, momentum.
+"""One rank of a training whose state is wanted afterwards: writes OUT/rank-N.npz with losses, weights,
+momentum.
 
 python rank_program.py OUT CONFIG.json: started once a rank, with the environment of the worker contract.
 """

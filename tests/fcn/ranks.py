@@ -51,7 +51,9 @@ def train(out: Path, config: dict, size: int, rendezvous: str = "store") -> List
         started.append((rank, _start(program, env, out / f"rank-{rank}.log")))
     if size > 1 and rendezvous == "scheduler":
         env = {**os.environ, **environment(0, size, rendezvous, port), "MS_ROLE": "MS_SCHED"}
-        started.append(("scheduler", _start([sys.executable, "-m", "fcn.distributed"], env, out / "scheduler.log")))
+        started.append(
+            ("scheduler", _start([sys.executable, "-m", "fcn.distributed"], env, out / "scheduler.log"))
+        )
     try:
         for name, process in started:
             code = process.wait(END_S)

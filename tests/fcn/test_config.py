@@ -3,7 +3,8 @@ import pytest
 from fcn.config import RECIPES, load_config
 from fcn.errors import ConfigError
 
-# The original project's file, in its own form: empty values, keys of other platforms, help texts behind `---`.
+# The original project's file, in its own form: empty values, keys of other platforms, help texts behind
+# `---`.
 ORIGINAL = """\
 enable_modelarts: False
 data_url: ""

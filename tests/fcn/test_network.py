@@ -92,7 +92,9 @@ def test_normalise(device):
     image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
     mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
     expected = ((image - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(Normalise(mean, std)(ms.Tensor(image)).asnumpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        Normalise(mean, std)(ms.Tensor(image)).asnumpy(), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def cross_entropy(scores, labels, ignore=255):

@@ -36,7 +36,9 @@ def test_a_vgg16_file_fills_the_encoder_and_nothing_else(tmp_path, device, small
     assert "65 encoder parameters loaded" in line
     after = {p.name: p.asnumpy() for p in net.get_parameters()}
     np.testing.assert_array_equal(after["conv3.3.weight"], arrays["conv3_2.weight"].astype(np.float32))
-    np.testing.assert_array_equal(after["conv5.7.moving_mean"], arrays["conv5_3.moving_mean"].astype(np.float32))
+    np.testing.assert_array_equal(
+        after["conv5.7.moving_mean"], arrays["conv5_3.moving_mean"].astype(np.float32)
+    )
     unchanged = [name for name in before if np.array_equal(before[name], after[name])]
     assert all(name.startswith(("conv6", "conv7", "score", "upscore")) for name in unchanged)
     assert len(unchanged) == len(before) - 65
@@ -68,11 +70,15 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
 
 
 def test_an_fcn8s_checkpoint_loads_without_its_heads(tmp_path, device, small_config):
-    """As the original project writes it: momentum and counters beside the network, other classes in the heads."""
+    """As the original project writes it: momentum and counters beside the network, other classes in the
+    heads.
+    """
     other = FCN8s(Architecture(num_classes=7, encoder_width=0.0625, fc_channels=8))
     entries = [{"name": p.name, "data": p} for p in other.get_parameters()]
     entries += [{"name": f"moments.{p.name}", "data": p} for p in other.trainable_params()]
-    entries += [{"name": name, "data": ms.Tensor([1.0])} for name in ("learning_rate", "momentum", "global_step")]
+    entries += [
+        {"name": name, "data": ms.Tensor([1.0])} for name in ("learning_rate", "momentum", "global_step")
+    ]
     path = tmp_path / "FCN8s-1_1.ckpt"
     ms.save_checkpoint(entries, str(path))
     net = FCN8s(SMALL)

@@ -1,0 +1,13 @@
+"""Run one benchmark, or all: `python -m benchmarks [start|kernels]`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("start", "kernels")
+
+for name in sys.argv[1:] or NAMES:
+    if name not in NAMES:
+        sys.exit(f"no benchmark {name}; there are {', '.join(NAMES)}")
+    importlib.import_module(f"benchmarks.{name}").main()

@@ -1,0 +1,95 @@
+"""Three settings that make MindSpore usable on CPU, each beside MindSpore's own choice.
+
+When a ratio falls to about 1, this MindSpore no longer needs the setting: remove it from
+launcher/environment.py, fcn/model.py or fcn/platform.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+from benchmarks.report import report
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PROGRAM = """
+import sys, time
+import numpy as np
+import mindspore as ms
+from mindspore import nn
+from fcn.model import ConvAsMatMul
+what, own_threads = sys.argv[1:]
+ms.set_context(mode=ms.GRAPH_MODE)
+ms.set_device("CPU")
+if own_threads == "no":
+    ms.set_context(runtime_num_threads=1)
+if what == "layers":
+    layers = []
+    for _ in range(6):
+        layers += [nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32), nn.ReLU()]
+    cell, shape = nn.SequentialCell(*layers), (2, 32, 64, 64)
+else:
+    kind = ConvAsMatMul if what == "matmul" else nn.Conv2d
+    cell, shape = kind(256, 512, 7), (2, 256, 8, 8)
+
+class Loss(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, x):
+        return self.cell(x).mean()
+
+step = nn.TrainOneStepCell(Loss(), nn.Momentum(cell.trainable_params(), 0.01, 0.9)).set_train()
+x = ms.Tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+step(x).asnumpy()
+times = []
+for _ in range(5):
+    begin = time.perf_counter()
+    step(x).asnumpy()
+    times.append(time.perf_counter() - begin)
+print(min(times))
+"""
+
+
+def main() -> None:
+    """Time of a training step, seconds, with a setting and without."""
+    capped = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    # A worker's share of the cores where several run beside each other
+    shared = {**capped, "OMP_NUM_THREADS": "1"}
+    rows = []
+    for name, with_setting, without in (
+        ("ONEDNN_MAX_CPU_ISA=AVX2", _step("layers", "no", capped), _step("layers", "no", {})),
+        ("fc6 as matrix product", _step("matmul", "no", capped), _step("conv", "no", capped)),
+        ("one operator at a time, 2 workers", _pair("no", shared), _pair("yes", shared)),
+    ):
+        rows.append([name, with_setting, without, without / with_setting])
+    report("kernels", ["setting", "with_s", "without_s", "ratio"], rows)
+
+
+def _start(what: str, own_threads: str, env: Dict[str, str]) -> subprocess.Popen:
+    clean = {k: v for k, v in os.environ.items() if k not in ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")}
+    env = {**clean, **env, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
+    command = [sys.executable, "-c", PROGRAM, what, own_threads]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def _result(process: subprocess.Popen) -> float:
+    output, _ = process.communicate()
+    if process.returncode != 0:
+        sys.exit(f"the measuring program ended with {process.returncode}")
+    return float(output.split()[-1])
+
+
+def _step(what: str, own_threads: str, env: Dict[str, str]) -> float:
+    return _result(_start(what, own_threads, env))
+
+
+def _pair(own_threads: str, env: Dict[str, str]) -> float:
+    """Two processes at the same time; the slower one."""
+    pair = [_start("layers", own_threads, env) for _ in range(2)]
+    return max(_result(process) for process in pair)

@@ -1,0 +1,199 @@
+"""From drawn images to a score, through `fcn-launch` and real MindSpore workers; and what stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from fcn.data.listing import read_list, read_mask
+from fcn.metrics import confusion, scores
+
+pytest.importorskip("mindspore")
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["num_classes=4", "encoder_width=0.0625", "fc_channels=8", "crop_size=32", "batch_size=4"]
+END_S = 180
+
+
+def command(*words):
+    return [sys.executable, "-m", "launcher", *map(str, words)]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
+
+
+def fcn_launch(*words, cwd, code=0):
+    done = subprocess.run(
+        command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=END_S
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def sets(*settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def train_words(data, *settings):
+    paths = [f"data_file={data}/train.mindrecord", f"data_root={data}", f"data_lst={data}/val.txt"]
+    return ["--cluster", "2xcpu.yaml", "train", *sets(*SMALL, *paths, *settings)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    fcn_launch(
+        "data", "make-demo", "--out", folder / "set", "--train", 24, "--val", 7, "--size", 48, cwd=folder
+    )
+    return folder / "set"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The folder in which a run was trained, and what was printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    output = fcn_launch(
+        *train_words(data, "train_epochs=4", "save_steps=5", "keep_checkpoint_max=2"), cwd=folder
+    )
+    return folder, output
+
+
+def run_of(folder):
+    (run,) = (path.parent for path in folder.glob("runs/*/run.yaml"))
+    return run
+
+
+def test_training_prints_its_losses_and_keeps_its_checkpoints(trained):
+    folder, output = trained
+    assert "2 ranks on localhost" in output
+    assert re.search(r"epoch: 4 step: 12/12, loss is [0-9.]+, lr ", output)
+    run = run_of(folder)
+    names = sorted(path.name for path in (run / "checkpoints").glob("*.ckpt"))
+    assert names == [
+        "FCN8s-4_1.ckpt",
+        "FCN8s-4_3.ckpt",
+    ]  # steps 10 and 12; step 5 is past keep_checkpoint_max
+    log = (run / "attempt-001" / "rank-00.log").read_text()
+    assert len(re.findall(r"^epoch: \d step: \d, loss is ", log, re.MULTILINE)) == 12
+    assert json.loads((run / "status.json").read_text())["exit_code"] == 0
+
+
+def test_the_plan_that_ran_is_on_record(trained):
+    folder, _ = trained
+    plan = run_of(folder) / "attempt-001" / "plan"
+    assert {"plan.json", "rank-00.env", "rank-01.env"} <= {path.name for path in plan.iterdir()}
+    shown = subprocess.run(
+        ["bash", "-c", f"set -a; source {plan}/rank-01.env; echo $RANK_ID/$RANK_SIZE $FCN_RENDEZVOUS"],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout.strip() == "1/2 store"
+
+
+def test_the_score_follows_from_the_saved_masks(trained, data):
+    folder, _ = trained
+    output = fcn_launch("eval", "--save-masks", "masks", "--json", cwd=folder)
+    result = json.loads(output.splitlines()[-1])
+    matrix = np.zeros((4, 4), np.int64)
+    items = read_list(data, data / "val.txt")
+    assert len(items) == 7  # an odd number over two ranks
+    for item in items:
+        mask = Image.open(folder / "masks" / f"{item.name}.png")
+        assert mask.mode == "P"
+        matrix += confusion(read_mask(item.mask_path), np.array(mask), 4, 255)
+    assert result["iou"] == scores(matrix).iou
+    assert result["mean_iou"] == scores(matrix).mean_iou
+    assert (max(folder.glob("runs/*/eval.json")).parent / "contact_sheet.png").stat().st_size > 1000
+
+
+def test_one_device_scores_the_same_as_two(trained, data):
+    folder, _ = trained
+    checkpoint = run_of_train(folder) / "checkpoints" / "FCN8s-4_3.ckpt"
+    where = ["--ckpt", checkpoint, "--root", data, "--list", data / "val.txt", "--json"]
+    results = []
+    for cluster in ("1xcpu.yaml", "2xcpu.yaml"):
+        output = fcn_launch("--cluster", cluster, "eval", *where, *sets("eval_batch_size=3"), cwd=folder)
+        results.append(json.loads(output.splitlines()[-1]))
+    assert results[0] == results[1]
+
+
+def run_of_train(folder):
+    return next(path.parent for path in folder.glob("runs/*/checkpoints/*.ckpt")).parent
+
+
+def test_a_single_device_of_the_cluster(data, tmp_path):
+    words = train_words(data, "train_epochs=1", "crop_size=32")
+    output = fcn_launch(*words, "--device-id", "1", cwd=tmp_path)
+    assert "1 ranks on localhost" in output or "1 rank on localhost" in output
+    assert "loss is" in output
+
+
+def test_ctrl_c_in_mid_training(data, tmp_path):
+    process = started(data, tmp_path)
+    try:
+        wait_for_step(process, 3)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len([p for p in family if "fcn.worker" in " ".join(p.cmdline())]) == 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+    gone, alive = psutil.wait_procs(family, timeout=2)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    logs = sorted((run_of(tmp_path) / "attempt-001").glob("rank-*.log"))
+    assert [log.name for log in logs] == ["rank-00.log", "rank-01.log"]
+    assert all("on cpu" in log.read_text() for log in logs)
+
+
+def test_a_killed_rank_is_named(data, tmp_path):
+    process = started(data, tmp_path)
+    try:
+        wait_for_step(process, 3)
+        family = psutil.Process(process.pid).children(recursive=True)
+        (victim,) = (p for p in family if p.environ().get("RANK_ID") == "1" and "fcn.worker" in p.cmdline())
+        victim.kill()
+        rest = process.stdout.read()
+        assert process.wait(30) == 5
+    finally:
+        process.kill()
+    assert "rank 1" in rest and "SIGKILL" in rest
+
+
+def test_preemption_saves_and_leaves(data, tmp_path):
+    process = started(data, tmp_path)
+    try:
+        wait_for_step(process, 3)
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(30) == 75
+    finally:
+        process.kill()
+    (manifest,) = (run_of(tmp_path) / "checkpoints").glob("*.json")
+    assert json.loads(manifest.read_text())["step"] >= 3
+
+
+def started(data, folder):
+    words = train_words(data, "train_epochs=1000", "save_steps=1000000")
+    return subprocess.Popen(command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process, number):
+    deadline = time.monotonic() + END_S
+    for line in process.stdout:
+        found = re.search(r"step: (\d+)/", line)
+        if found and int(found.group(1)) >= number:
+            return
+        assert time.monotonic() < deadline
+    raise AssertionError("the run ended before that step")
