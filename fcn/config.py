@@ -70,6 +70,11 @@ class Config(BaseModel):
         ],
         description="parameters that filter_weight leaves out",
     )
+    bilinear_init: bool = Field(
+        False,
+        description="start the upsamplings as bilinear interpolation of each class (CVPR 2015, section 3.3), "
+        "in place of random values between all classes",
+    )
     freeze_bn: bool = Field(False, description="train with the moving statistics of batch norm, unchanged")
 
     # Optimisation

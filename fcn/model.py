@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Tuple
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import initializer
 
@@ -107,6 +108,20 @@ def _upsampling(name: str, classes: int) -> nn.Conv2dTranspose:
 
 def _ceil(side: int) -> int:
     return (side + STRIDE - 1) // STRIDE * STRIDE
+
+
+def start_bilinear(net: FCN8s) -> None:
+    """Give the three upsamplings the weights of bilinear interpolation, each class by itself.
+
+    Long, Shelhamer, Darrell (CVPR 2015), section 3.3 and 4.3: a first guess that learning refines.
+    """
+    for name, (kernel, stride) in UPSAMPLINGS.items():
+        weight = getattr(net, name).weight
+        tent = 1 - np.abs(np.arange(kernel) - (kernel - 1) / 2) / stride
+        values = np.zeros(weight.shape, np.float32)
+        for label in range(weight.shape[0]):
+            values[label, label] = np.outer(tent, tent)
+        weight.set_data(Tensor(values))
 
 
 class Normalise(nn.Cell):

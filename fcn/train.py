@@ -22,7 +22,7 @@ from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet
 from fcn.distributed import SumOverRanks, World, gradient_sum
 from fcn.loss import PixelCrossEntropy, ValidPixels
-from fcn.model import FCN8s, Normalise
+from fcn.model import FCN8s, Normalise, start_bilinear
 from fcn.platform import Platform
 from fcn.schedule import cosine_by_epoch
 from fcn.status import Status
@@ -81,6 +81,8 @@ def build_network(config: Config, platform: Platform) -> nn.Cell:
     ms.set_seed(config.seed)  # ranks must start equal: MindSpore sends no weights around
     arch = Architecture(config.num_classes, config.encoder_width, config.fc_channels)
     net = FCN8s(arch, platform.fc6_as_matmul)
+    if config.bilinear_init:
+        start_bilinear(net)
     return ms.amp.auto_mixed_precision(net, platform.amp_level) if platform.mixed_precision else net
 
 

@@ -7,7 +7,7 @@ ms = pytest.importorskip("mindspore")
 
 from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
 from fcn.loss import PixelCrossEntropy, ValidPixels  # noqa: E402
-from fcn.model import ConvAsMatMul, FCN8s, Normalise  # noqa: E402
+from fcn.model import ConvAsMatMul, FCN8s, Normalise, start_bilinear  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
 
@@ -86,6 +86,21 @@ def test_the_three_pools_are_fused(device):
         head.weight.set_data(ms.Tensor(kept * 2))
         assert np.abs(net(image).asnumpy() - before).max() > 1e-4
         head.weight.set_data(ms.Tensor(kept))
+
+
+@pytest.mark.parametrize(("name", "factor"), [("upscore2", 2), ("upscore8", 8)])
+def test_bilinear_upsampling_interpolates_each_class_by_itself(device, name, factor):
+    net = FCN8s(SMALL)
+    start_bilinear(net)
+    ramp = np.arange(8, dtype=np.float32)
+    scores = np.zeros((1, 4, 8, 8), np.float32)
+    scores[0, 2] = ramp[None, :] + 10 * ramp[:, None]
+    result = getattr(net, name)(ms.Tensor(scores)).asnumpy()
+    inside = slice(factor, -factor)  # at the border the zeros outside count
+    fine = (np.arange(8 * factor) + 0.5) / factor - 0.5
+    expected = (fine[None, :] + 10 * fine[:, None])[inside, inside]
+    np.testing.assert_allclose(result[0, 2, inside, inside], expected, rtol=1e-4)
+    assert not result[0, [0, 1, 3]].any()
 
 
 def test_normalise(device):
