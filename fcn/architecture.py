@@ -25,6 +25,7 @@ class Architecture:
     num_classes: int = 21
     encoder_width: float = 1.0
     fc_channels: int = 4096
+    skip_scales: Tuple[float, float] = (1.0, 1.0)  # factors on pool4 and pool3 before their score heads
 
     @property
     def stages(self) -> Tuple[Tuple[int, ...], ...]:

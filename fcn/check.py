@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import yaml
 
 from fcn import checkpoint
-from fcn.architecture import Architecture, parameter_count
+from fcn.architecture import parameter_count
 from fcn.config import Config, load_config
 from fcn.data.listing import read_list
 from fcn.data.order import steps_per_epoch
@@ -57,7 +57,7 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
 
 def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:
     """Compare what the run will keep with what the disk has: full after days is too late."""
-    arch = Architecture(config.num_classes, config.encoder_width, config.fc_channels)
+    arch = config.architecture
     one = (parameter_count(arch) + parameter_count(arch, trainable_only=True)) * _BYTES
     steps = config.train_epochs * steps_per_epoch(data.samples, global_batch)
     kept = min(config.keep_checkpoint_max, -(-steps // config.save_steps))

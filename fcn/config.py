@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fcn.architecture import Architecture
 from fcn.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -70,10 +71,15 @@ class Config(BaseModel):
         ],
         description="parameters that filter_weight leaves out",
     )
-    bilinear_init: bool = Field(
+    skip_scales: Tuple[float, float] = Field(
+        (1.0, 1.0),
+        description="factors on pool4 and pool3 before their score heads; 0.01 and 0.0001 made the authors' "
+        "training without stages stable (shelhamer/fcn.berkeleyvision.org, voc-fcn8s-atonce)",
+    )
+    paper_init: bool = Field(
         False,
-        description="start the upsamplings as bilinear interpolation of each class (CVPR 2015, section 3.3), "
-        "in place of random values between all classes",
+        description="start the score heads at zero and the upsamplings as bilinear interpolation of each "
+        "class (CVPR 2015, sections 3.3 and 4.3), in place of random values",
     )
     freeze_bn: bool = Field(False, description="train with the moving statistics of batch norm, unchanged")
 
@@ -142,9 +148,9 @@ class Config(BaseModel):
         return self.global_batch
 
     @property
-    def architecture(self) -> Dict[str, Any]:
-        """What the names and shapes of the parameters depend on; recorded in every checkpoint."""
-        return {key: getattr(self, key) for key in ("model", "num_classes", "encoder_width", "fc_channels")}
+    def architecture(self) -> Architecture:
+        """What the network's shape and meaning depend on; recorded in every checkpoint."""
+        return Architecture(self.num_classes, self.encoder_width, self.fc_channels, self.skip_scales)
 
     @property
     def normalisation(self) -> Dict[str, Any]:

@@ -75,6 +75,7 @@ class FCN8s(nn.Cell):
         self.conv6 = nn.SequentialCell(*fc6)
         self.conv7 = nn.SequentialCell(*_conv_bn_relu(arch.fc_channels, arch.fc_channels, 1))
         classes = arch.num_classes
+        self.scale4, self.scale3 = arch.skip_scales
         self.score_fr = _conv(arch.fc_channels, classes, 1)
         self.upscore2 = _upsampling("upscore2", classes)
         self.score_pool4 = _conv(arch.stages[3][-1], classes, 1)
@@ -94,8 +95,8 @@ class FCN8s(nn.Cell):
         pool4 = self.pool(self.conv4(pool3))
         pool5 = self.pool(self.conv5(pool4))
         fc7 = self.conv7(self.conv6(pool5))
-        fused = self.upscore2(self.score_fr(fc7)) + self.score_pool4(pool4)
-        fused = self.upscore_pool4(fused) + self.score_pool3(pool3)
+        fused = self.upscore2(self.score_fr(fc7)) + self.score_pool4(pool4 * self.scale4)
+        fused = self.upscore_pool4(fused) + self.score_pool3(pool3 * self.scale3)
         return self.upscore8(fused)[:, :, :height, :width]
 
 
@@ -110,11 +111,13 @@ def _ceil(side: int) -> int:
     return (side + STRIDE - 1) // STRIDE * STRIDE
 
 
-def start_bilinear(net: FCN8s) -> None:
-    """Give the three upsamplings the weights of bilinear interpolation, each class by itself.
+def start_as_in_the_paper(net: FCN8s) -> None:
+    """Zero score heads, and upsamplings that interpolate bilinearly, each class by itself.
 
-    Long, Shelhamer, Darrell (CVPR 2015), section 3.3 and 4.3: a first guess that learning refines.
+    Long, Shelhamer, Darrell (CVPR 2015), sections 3.3 and 4.3.
     """
+    for head in (net.score_fr, net.score_pool4, net.score_pool3):
+        head.weight.set_data(Tensor(np.zeros(head.weight.shape, np.float32)))
     for name, (kernel, stride) in UPSAMPLINGS.items():
         weight = getattr(net, name).weight
         tent = 1 - np.abs(np.arange(kernel) - (kernel - 1) / 2) / stride

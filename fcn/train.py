@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Tuple
 
@@ -15,14 +16,13 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from fcn import checkpoint
-from fcn.architecture import Architecture
 from fcn.config import Config
 from fcn.data.order import steps_per_epoch
 from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet
 from fcn.distributed import SumOverRanks, World, gradient_sum
 from fcn.loss import PixelCrossEntropy, ValidPixels
-from fcn.model import FCN8s, Normalise, start_bilinear
+from fcn.model import FCN8s, Normalise, start_as_in_the_paper
 from fcn.platform import Platform
 from fcn.schedule import cosine_by_epoch
 from fcn.status import Status
@@ -79,10 +79,9 @@ def _unscale(factor: float, gradient: Tensor) -> Tensor:
 def build_network(config: Config, platform: Platform) -> nn.Cell:
     """The network with this platform's precision; weights drawn from the run's seed."""
     ms.set_seed(config.seed)  # ranks must start equal: MindSpore sends no weights around
-    arch = Architecture(config.num_classes, config.encoder_width, config.fc_channels)
-    net = FCN8s(arch, platform.fc6_as_matmul)
-    if config.bilinear_init:
-        start_bilinear(net)
+    net = FCN8s(config.architecture, platform.fc6_as_matmul)
+    if config.paper_init:
+        start_as_in_the_paper(net)
     return ms.amp.auto_mixed_precision(net, platform.amp_level) if platform.mixed_precision else net
 
 
@@ -208,7 +207,7 @@ class Trainer:
         return {
             "step": step,
             "epoch": epoch,
-            "architecture": config.architecture,
+            "architecture": {"model": config.model, **asdict(config.architecture)},
             "normalisation": config.normalisation,
             "seed": config.seed,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),

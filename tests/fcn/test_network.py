@@ -7,7 +7,7 @@ ms = pytest.importorskip("mindspore")
 
 from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
 from fcn.loss import PixelCrossEntropy, ValidPixels  # noqa: E402
-from fcn.model import ConvAsMatMul, FCN8s, Normalise, start_bilinear  # noqa: E402
+from fcn.model import ConvAsMatMul, FCN8s, Normalise, start_as_in_the_paper  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
 
@@ -91,7 +91,7 @@ def test_the_three_pools_are_fused(device):
 @pytest.mark.parametrize(("name", "factor"), [("upscore2", 2), ("upscore8", 8)])
 def test_bilinear_upsampling_interpolates_each_class_by_itself(device, name, factor):
     net = FCN8s(SMALL)
-    start_bilinear(net)
+    start_as_in_the_paper(net)
     ramp = np.arange(8, dtype=np.float32)
     scores = np.zeros((1, 4, 8, 8), np.float32)
     scores[0, 2] = ramp[None, :] + 10 * ramp[:, None]
