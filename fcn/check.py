@@ -20,7 +20,7 @@ from fcn.architecture import parameter_count
 from fcn.config import Config, load_config
 from fcn.data.listing import read_list
 from fcn.data.order import steps_per_epoch
-from fcn.data.records import DataSet, open_dataset
+from fcn.data.records import DataSet, check_labels, open_dataset
 from fcn.errors import ConfigError, DataError, FcnError, WeightsError
 
 _BYTES = 4  # of a float32 value
@@ -33,10 +33,7 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
             "data_file: no training data named; `fcn-launch data build` makes a MindRecord file"
         )
     data = open_dataset(config.data_file)
-    if data.num_classes > config.num_classes:
-        raise DataError(
-            f"{config.data_file}: built for {data.num_classes} classes, num_classes is {config.num_classes}"
-        )
+    check_labels(data, config.num_classes, config.ignore_label)
     global_batch = config.batch_over(world_size)
     if data.samples < global_batch:
         raise DataError(

@@ -1,0 +1,96 @@
+"""`python -m fcn.check`: what is refused before any worker starts, as a subprocess that answers in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from data_samples import build, write_samples
+
+from fcn import check
+from fcn.errors import FcnError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    pytest.importorskip("mindspore")
+    folder = tmp_path_factory.mktemp("data")
+    build(folder, write_samples(folder, 6))
+    return folder
+
+
+def ask(*words, cwd):
+    command = [sys.executable, "-m", "fcn.check", *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    return done.returncode, json.loads(done.stdout)
+
+
+def sets(data, *settings):
+    paths = [f"data_file={data}/set.mindrecord", f"data_root={data}", f"data_lst={data}/list.txt"]
+    return [
+        word for item in (*paths, "encoder_width=0.1", "fc_channels=8", *settings) for word in ("--set", item)
+    ]
+
+
+def test_a_good_configuration_is_resolved(data, tmp_path):
+    code, answer = ask("train", *sets(data, "batch_size=3", "num_classes=8"), "--world-size", 2, cwd=tmp_path)
+    assert (code, answer["ok"], answer["errors"]) == (0, True, [])
+    assert answer["data"]["samples"] == 6
+    assert answer["config"]["data_file"] == f"{data}/set.mindrecord"
+    assert answer["config"]["base_lr"] == 0.015
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["batch_size=4"], "6 samples are fewer than one step takes (2 ranks, global batch 8)"),
+        (["global_batch=3"], "3 samples cannot be shared evenly by 2 devices"),
+        (["num_classes=5"], "set num_classes=21"),
+        (["data_file=other.mindrecord"], "other.mindrecord: no such data set"),
+        (["batch_size=1", "ckpt_vgg16=none.npz"], "ckpt_vgg16: none.npz: no such file"),
+        (["crop_sise=64"], "the nearest known one is crop_size"),
+    ],
+)
+def test_what_would_stop_the_run_is_refused(data, tmp_path, settings, expected):
+    code, answer = ask("train", *sets(data, *settings), "--world-size", 2, cwd=tmp_path)
+    assert (code, answer["ok"]) == (2, False)
+    assert expected in "\n".join(answer["errors"])
+
+
+def test_no_framework_is_imported():
+    program = "import sys, fcn.check; sys.exit('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+class Disk:
+    free = 0
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "expected"),
+    [
+        (1.0, "two checkpoints of this network take 2.2 GB"),
+        (20.0, "set keep_checkpoint_max=17"),
+        (9000.0, None),
+    ],
+)
+def test_a_disk_that_will_be_full_is_foreseen(data, tmp_path, monkeypatch, small_config, free_gb, expected):
+    """The full network's checkpoint is 1.08 GB with momentum; 500 epochs of one step keep 500 of them."""
+    disk = Disk()
+    disk.free = int(free_gb * 1e9)
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda path: disk)
+    full = ["encoder_width=1", "fc_channels=4096", "num_classes=21", "save_steps=1", "batch_size=6"]
+    config = small_config(f"data_file={data}/set.mindrecord", *full)
+    try:
+        _, warnings = check.check_train(config, 1, tmp_path)
+    except FcnError as error:
+        warnings = [str(error)]
+    assert len(warnings) == (expected is not None)
+    assert expected is None or expected in warnings[0]
