@@ -7,7 +7,6 @@ Prints one JSON object: ok, errors, warnings, config (resolved), data. Imports n
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -16,12 +15,14 @@ from typing import Any, Dict, List, Optional, Tuple
 import yaml
 
 from fcn import checkpoint
+from fcn.answer import Parser, answer
 from fcn.architecture import parameter_count
 from fcn.config import Config, load_config
-from fcn.data.listing import read_list
+from fcn.data.listing import describe, read_list, scan_list
 from fcn.data.order import steps_per_epoch
 from fcn.data.records import DataSet, check_labels, open_dataset
-from fcn.errors import ConfigError, DataError, FcnError, WeightsError
+from fcn.data.samples import check_all
+from fcn.errors import ConfigError, DataError, WeightsError
 
 _BYTES = 4  # of a float32 value
 
@@ -40,6 +41,8 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
             f"{config.data_file}: {data.samples} samples are fewer than one step takes "
             f"({world_size} ranks, global batch {global_batch}); lower batch_size, or use fewer devices"
         )
+    if config.data_root and config.data_lst:
+        read_list(config.data_root, config.data_lst)  # `eval` will want it when the training is over
     for key in ("ckpt_vgg16", "ckpt_pre_trained"):
         file = getattr(config, key)
         if file and not Path(file).is_file():
@@ -108,43 +111,47 @@ def check_eval(config: Config, checkpoints: Optional[Path]) -> Tuple[Config, Dic
             "image_mean": norm["image_mean"],
             "image_std": norm["image_std"],
         }
-        config = Config(**{**config.model_dump(), **stored, "ckpt_file": str(found.path)})
+        known = {**config.model_dump(), **stored, "ckpt_file": str(found.path)}
+        config, _ = load_config(base=known)
     if not config.data_root or not config.data_lst:
         raise ConfigError("data_root, data_lst: no validation list named; give --root DIR and --list FILE")
-    items = read_list(Path(config.data_root), Path(config.data_lst))
+    items, problems = scan_list(config.data_root, config.data_lst)
+    problems += check_all(items, config.num_classes, config.ignore_label)[1]
+    if problems:
+        raise DataError(describe(config.data_lst, problems))
     return config, {"images": len(items)}, warnings
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Print the answer; 0 where all is well, 2 where something is not."""
-    parser = argparse.ArgumentParser(prog="python -m fcn.check")
-    parser.add_argument("verb", choices=["train", "eval"])
-    parser.add_argument("--config", help="YAML file or recipe")
-    parser.add_argument("--run", type=Path, help="take the configuration of this run's run.yaml")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--world-size", type=int, default=1)
-    parser.add_argument("--checkpoints", type=Path, help="eval: the newest good checkpoint of this folder")
-    args = parser.parse_args(argv)
-    try:
+
+    def work() -> Dict[str, Any]:
+        args = _parser().parse_args(argv)
         config, warnings = _load(args)
         if args.verb == "train":
             data, more = check_train(config, args.world_size, Path(config.train_dir))
         else:
             config, data, more = check_eval(config, args.checkpoints)
-        answer = {"ok": True, "errors": [], "warnings": warnings + more, "data": data}
-        answer["config"] = _with_absolute_paths(config)
-    except FcnError as error:
-        answer = {"ok": False, "errors": str(error).splitlines()}
-    json.dump(answer, sys.stdout)
-    return 0 if answer["ok"] else 2
+        resolved = _with_absolute_paths(config)
+        return {"errors": [], "warnings": warnings + more, "config": resolved, "data": data}
+
+    return answer(work)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m fcn.check", allow_abbrev=False)
+    parser.add_argument("verb", choices=["train", "eval"])
+    parser.add_argument("--config", help="YAML file or recipe")
+    parser.add_argument("--run", type=Path, help="start from the configuration in this run's run.yaml")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--world-size", type=int, default=1)
+    parser.add_argument("--checkpoints", type=Path, help="eval: the newest good checkpoint of this folder")
+    return parser
 
 
 def _load(args: argparse.Namespace) -> Tuple[Config, List[str]]:
-    if args.run is None:
-        return load_config(args.config, args.overrides)
-    frozen = yaml.safe_load((args.run / "run.yaml").read_text())["config"]
-    config, remarks = load_config(None, args.overrides)
-    return Config(**{**frozen, **config.model_dump(include=config.model_fields_set)}), remarks
+    frozen = yaml.safe_load((args.run / "run.yaml").read_text())["config"] if args.run else {}
+    return load_config(args.config, args.overrides, frozen)
 
 
 def _with_absolute_paths(config: Config) -> Dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -106,7 +106,7 @@ class Config(BaseModel):
     train_dir: str = Field(
         "runs",
         validation_alias=AliasChoices("train_dir", "ckpt_dir"),
-        description="folder in which run directories are made",
+        description="folder of run directories; `fcn-launch --runs DIR` sets it for every verb",
     )
 
     # Evaluation
@@ -183,9 +183,18 @@ def _read_file(path: str) -> Tuple[str, Dict[str, Any], Dict[str, int]]:
         return str(file), {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: expected `key: value` lines")
+    values: Dict[str, Any] = {}
+    lines: Dict[str, int] = {}
     loader = yaml.SafeLoader("")
-    values = {k.value: loader.construct_object(v, deep=True) for k, v in node.value}
-    return str(file), values, {k.value: k.start_mark.line + 1 for k, _ in node.value}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key in lines:
+            raise ConfigError(f"{file}:{line}: {key}: also on line {lines[key]}; remove one of them")
+        try:
+            values[key], lines[key] = loader.construct_object(value_node, deep=True), line
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file}:{line}: {key}: cannot be read: {error}") from None
+    return str(file), values, lines
 
 
 def _read_overrides(overrides: Sequence[str]) -> Dict[str, Any]:
@@ -198,7 +207,7 @@ def _read_overrides(overrides: Sequence[str]) -> Dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             value = text
-        values[key.strip()] = "" if value is None else _number(value)
+        values[key.strip()] = "" if value is None else value
     return values
 
 
@@ -210,27 +219,30 @@ def _number(value: Any) -> Any:
         return value
 
 
-def load_config(file: Optional[str] = None, overrides: Sequence[str] = ()) -> Tuple[Config, List[str]]:
-    """Read a YAML file (or a recipe's name), apply `key=value` overrides, check everything.
+def load_config(
+    file: Optional[str] = None, overrides: Sequence[str] = (), base: Optional[Mapping[str, Any]] = None
+) -> Tuple[Config, List[str]]:
+    """Read a YAML file (or a recipe's name) over `base`, apply `key=value` overrides, check everything.
 
     Returns the configuration and remarks for the person at the keyboard. Raises ConfigError that lists every
     bad key with its file and line.
     """
-    source, values, lines = _read_file(file) if file else ("", {}, {})
-    values = {key: _number(value) for key, value in values.items()}
-    places = {key: f"{source}:{line}: {key}" for key, line in lines.items()}
+    source, from_file, lines = _read_file(file) if file else ("", {}, {})
     given = _read_overrides(overrides)
+    places = {key: f"{source}:{line}: {key}" for key, line in lines.items()}
     places.update({key: f"--set {key}" for key in given})
-    # An override replaces the file's value also where one of the two uses the other's older name.
-    for key in given:
-        for other in _aliases(key):
-            values.pop(other, None)
-    values.update(given)
+    values = dict(base or {})
+    for source_values in (from_file, given):
+        # The later source wins also where one of the two uses a key's older name.
+        for key in source_values:
+            for name in _aliases(key):
+                values.pop(name, None)
+        values.update({key: _number(value) for key, value in source_values.items()})
     problems = []
     names = _names()
     for key in [key for key in values if key not in names]:
         near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
-        problems.append(f"{places[key]}: unknown key; the nearest known one is {near}")
+        problems.append(f"{places.get(key, key)}: unknown key; the nearest known one is {near}")
         del values[key]
     remarks = [f"{places[key]}: not used here: {NOT_USED[key]}" for key in values if key in NOT_USED]
     values = {key: value for key, value in values.items() if key not in NOT_USED}

@@ -6,9 +6,11 @@ import os
 import socket
 import sys
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NoReturn, Optional, Sequence
+from pathlib import Path
+from typing import Any, Iterator, NoReturn, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -66,7 +68,8 @@ def join() -> World:
         store = _join_store(rank, size)
     else:
         _wait_for_port(os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"]))
-        init()
+        with _on_one_core(rank):
+            init()
     if (get_rank(), get_group_size()) != (rank, size):
         raise RuntimeError(
             f"planned as rank {rank} of {size}, but MindSpore made this process rank {get_rank()} of "
@@ -91,10 +94,30 @@ def _join_store(rank: int, size: int) -> Any:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if rank != 0:
         _wait_for_port(host, port)  # a refused connection costs MindSpore half a second and more each time
-    store = TCPStore(host, port, size, rank == 0, timeout)
-    _barrier(store, "join", size)
-    _init_with_store(backend="mccl", timeout=timeout, world_size=size, rank=rank, store=store)
+    with _on_one_core(rank):
+        store = TCPStore(host, port, size, rank == 0, timeout)
+        _barrier(store, "join", size)
+        _init_with_store(backend="mccl", timeout=timeout, world_size=size, rank=rank, store=store)
     return store
+
+
+@contextmanager
+def _on_one_core(rank: int) -> Iterator[None]:
+    """Keep this process on one core, as a batch process, while MindSpore connects.
+
+    Its event thread otherwise answers a connection before the main thread has noted it; MindSpore takes that
+    for a failure, waits half a second and tries again, up to 38 times.
+    """
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[rank % len(cores)]})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        for thread in Path("/proc/self/task").iterdir():  # those that were started meanwhile, too
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def _barrier(store: Any, name: str, size: int) -> None:

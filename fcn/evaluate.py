@@ -107,7 +107,7 @@ def evaluate(
             if len(sheet) < _SHEET_ROWS:
                 sheet.append((sample.image, sample.truth, predicted.astype(np.uint8)))
         done += len(batch)
-        status.send("eval", done=done * world.size, total=len(items))
+        status.send("eval", done=min(done * world.size, len(items)), total=len(items))
     if world.rank == 0:
         contact_sheet(sheet, out / "contact_sheet.png")
     return scores(world.gather_sum(matrix))

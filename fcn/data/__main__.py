@@ -6,35 +6,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, Optional
 
-from fcn.errors import DataError
+from fcn.answer import Parser, answer
 
 _PROG = "fcn-launch data"
-_BAD_INPUT = 2  # exit code
-_INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise DataError(f"{message}; see `{self.prog} --help`")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one verb; returns the exit code."""
-    try:
+
+    def work() -> Dict[str, Any]:
         options = _parser().parse_args(argv)
-        answer: Dict[str, Any] = {"ok": True, **options.run(options)}
-        code = 0
-    except DataError as error:
-        answer, code = {"ok": False, "errors": str(error).splitlines()}, _BAD_INPUT
-    except KeyboardInterrupt:
-        answer, code = {"ok": False, "errors": ["interrupted; nothing was written"]}, _INTERRUPTED
-    print(json.dumps(answer))
-    return code
+        return dict(options.run(options))
+
+    return answer(work)
 
 
 def _build(given: argparse.Namespace) -> Dict[str, Any]:
@@ -70,9 +58,9 @@ def _make_demo(given: argparse.Namespace) -> Dict[str, Any]:
     )
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog=_PROG, description="Make data sets.", allow_abbrev=False)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+def _parser() -> Parser:
+    parser = Parser(prog=_PROG, description="Make data sets.", allow_abbrev=False)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
     _add_build(
         verbs.add_parser("build", help="MindRecord files from a list of images and masks", allow_abbrev=False)
     )

@@ -31,7 +31,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def check(verb: str, arguments: Sequence[str], overrides: Sequence[str]) -> Dict[str, Any]:
     """Have the trainer check everything that it can before a worker is started; print its warnings."""
-    sets = [word for item in overrides for word in ("--set", item)]
+    sets = [f"--set={item}" for item in overrides]
     answer = trainer.call("fcn.check", [verb, *arguments, *sets])
     for warning in answer["warnings"]:
         click.echo(f"warning: {warning}", err=True)
@@ -40,7 +40,7 @@ def check(verb: str, arguments: Sequence[str], overrides: Sequence[str]) -> Dict
 
 def option(name: str, value: Any) -> List[str]:
     """An option of the trainer's command line, or nothing where there is no value."""
-    return [] if value is None else [name, str(value)]
+    return [] if value is None else [f"{name}={value}"]
 
 
 def need_cluster(name: Any) -> str:

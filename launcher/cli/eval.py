@@ -51,6 +51,8 @@ def eval_(
 
     if run_name and ckpt:
         raise UserError("--run and --ckpt: give one of them")
+    if any(item.startswith("ckpt_file=") for item in overrides):
+        raise UserError("--set ckpt_file: name the checkpoint with --ckpt FILE")
     trained = None if ckpt else find_run(settings.runs_dir, run_name, verb="train")
     cluster = _cluster(settings.cluster, trained)
     names = {"data_root": root, "data_lst": list_file, "ckpt_file": ckpt, "train_dir": settings.runs}

@@ -64,6 +64,31 @@ def test_what_would_stop_the_run_is_refused(data, tmp_path, settings, expected):
     assert expected in "\n".join(answer["errors"])
 
 
+def test_bad_masks_are_listed_before_an_evaluation(data, tmp_path, device):
+    """A label beyond the classes would index outside the confusion matrix after minutes of work."""
+    ms = pytest.importorskip("mindspore")
+    ms.save_checkpoint([{"name": "x", "data": ms.Tensor([1.0])}], str(tmp_path / "x.ckpt"))
+    words = ["eval", *sets(data, "num_classes=5", f"ckpt_file={tmp_path}/x.ckpt")]
+    code, answer = ask(*words, cwd=tmp_path)
+    assert (code, answer["ok"]) == (2, False)
+    assert len(answer["errors"]) == 6
+    assert all(f"{data}/list.txt:{line}: " in text for line, text in enumerate(answer["errors"], start=1))
+
+
+def test_a_missing_validation_list_is_told_before_training(data, tmp_path):
+    words = ["train", *sets(data, "batch_size=3", "num_classes=8", "data_lst=none.txt")]
+    code, answer = ask(*words, cwd=tmp_path)
+    assert code == 2 and "none.txt: cannot be read" in answer["errors"][0]
+
+
+def test_a_runs_configuration_is_overridden_by_a_file_and_that_by_a_setting(data, tmp_path):
+    (tmp_path / "run.yaml").write_text("config: {num_classes: 8, crop_size: 64, batch_size: 2}\n")
+    (tmp_path / "more.yaml").write_text("crop_size: 96\ntrain_batch_size: 3\n")
+    words = ["train", f"--run={tmp_path}", f"--config={tmp_path}/more.yaml", *sets(data, "crop_size=128")]
+    config = ask(*words, cwd=tmp_path)[1]["config"]
+    assert (config["num_classes"], config["crop_size"], config["batch_size"]) == (8, 128, 3)
+
+
 def test_no_framework_is_imported():
     program = "import sys, fcn.check; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

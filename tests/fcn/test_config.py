@@ -97,7 +97,13 @@ def test_a_value_that_cannot_be_is_refused(overrides, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("- a\n", "expected `key: value` lines"), ("a: [\n", "not YAML"), (None, "no such configuration file")],
+    [
+        ("a: 1\na: 2\n", "2: a: also on line 1"),
+        ("num_classes: !!foo 4\n", "1: num_classes: cannot be read"),
+        ("- a\n", "expected `key: value` lines"),
+        ("a: [\n", "not YAML"),
+        (None, "no such configuration file"),
+    ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, expected):
     file = tmp_path / "c.yaml"
