@@ -118,9 +118,9 @@ def _add_make_demo(verb: argparse.ArgumentParser) -> None:
     verb.description = "Draw images of shapes with their masks, lists of both splits, and train.mindrecord."
     add = verb.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    add("--train", type=int, default=240, help="training images (default 240)")
+    add("--train", type=int, default=480, help="training images (default 480)")
     add("--val", type=int, default=60, help="validation images (default 60)")
-    add("--size", type=int, default=96, help="height and width in pixels (default 96)")
+    add("--size", type=int, default=64, help="height and width in pixels (default 64)")
     add("--seed", type=int, default=1, help="of all that is drawn (default 1)")
     add("--overwrite", action="store_true", help="replace the set in that folder")
     verb.set_defaults(run=_make_demo)

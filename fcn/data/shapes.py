@@ -22,10 +22,13 @@ from fcn.pictures import save_mask
 CLASSES = ("background", "disc", "triangle", "cross")
 IGNORE_LABEL = 255
 
-_SHAPES_MAX = 4
-_RADIUS_MIN, _RADIUS_MAX = 0.15, 0.24  # of a disc, as a share of the image's side
-_COVERED_MAX = 0.4  # share of an older shape that a newer one may hide
-_CONTRAST_MIN = 80.0  # distance of the base colours in one image, in 0..441
+# A small network learns these quickly: a shape fits the view of its third stage, and stands nearly upright.
+_SHAPES_MAX = 5
+_RADIUS_MIN, _RADIUS_MAX = 0.13, 0.19  # of a disc, as a share of the image's side
+_TURN_MAX = 0.2  # radians
+_COVERED_MAX = 0.3  # share of an older shape that a newer one may hide
+_CONTRAST_MIN = 100.0  # distance of the base colours in one image, in 0..441
+_TEXTURE_CONTRAST = 12.0  # standard deviation of a texture's second colour from its first
 _SMOOTHING = 4  # outlines are drawn this many times larger, then averaged
 _JPEG_QUALITY = 95
 
@@ -35,9 +38,9 @@ class DemoOptions:
     """What to draw: `train` and `val` images of `size` pixels square, into the folder `out`."""
 
     out: Path
-    train: int = 240
+    train: int = 480
     val: int = 60
-    size: int = 96
+    size: int = 64
     seed: int = 1
     overwrite: bool = False
 
@@ -139,7 +142,7 @@ def _new_colour(rng: np.random.Generator, used: List[np.ndarray]) -> np.ndarray:
 
 def _texture(rng: np.random.Generator, size: int, base: np.ndarray) -> np.ndarray:
     """A surface round a base colour: a gradient, stripes, checks or blobs; float (size, size, 3)."""
-    other = base + rng.normal(0, 25, 3)
+    other = base + rng.normal(0, _TEXTURE_CONTRAST, 3)
     y, x = np.mgrid[0:size, 0:size] / size
     angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
     turns = 2 * np.pi * rng.uniform(3, 8)  # waves over the image's side, in radians
@@ -161,7 +164,7 @@ def _cover(rng: np.random.Generator, shape: str, size: int) -> np.ndarray:
     """How much of each pixel a shape covers: float (size, size) in 0..1."""
     radius = size * rng.uniform(_RADIUS_MIN, _RADIUS_MAX)
     centre = size * rng.uniform(0.15, 0.85, 2)
-    turn = rng.uniform(0, 2 * np.pi)
+    turn = rng.uniform(-_TURN_MAX, _TURN_MAX)
     canvas = np.zeros((size * _SMOOTHING,) * 2, np.uint8)
     corners = (_outline(shape, radius, turn) + centre) * _SMOOTHING
     cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], 255)
@@ -176,7 +179,7 @@ def _outline(shape: str, radius: float, turn: float) -> np.ndarray:
         turns = [turn + np.pi / 2 * k for k in range(4)]
         return np.concatenate([_turned(quarter, angle) for angle in turns])
     if shape == "triangle":
-        reach, angles = 1.555 * radius, 2 * np.pi / 3 * np.arange(3)
+        reach, angles = 1.555 * radius, 2 * np.pi / 3 * np.arange(3) - np.pi / 2  # upright
     else:
         reach, angles = radius, 2 * np.pi / 64 * np.arange(64)
     return _turned(reach * np.stack([np.cos(angles), np.sin(angles)], axis=1), turn)
