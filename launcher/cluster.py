@@ -36,12 +36,12 @@ GPU_WORDS = ("gpu", "cuda", "nvidia")
 # The plan or the agent gives these to every worker; a value in `env` would contradict them.
 PLANNED_VARIABLES = frozenset(
     {
-        *("RANK_ID", "RANK_SIZE", "DEVICE_ID", "LOCAL_RANK", "ASCEND_RT_VISIBLE_DEVICES"),
+        *("RANK_ID", "RANK_SIZE", "DEVICE_ID", "LOCAL_RANK", "ASCEND_RT_VISIBLE_DEVICES", "ASCEND_DEVICE_ID"),
         *("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH", "MASTER_ADDR", "MASTER_PORT"),
-        *("MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_NODE_ID"),
+        *("MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_NODE_ID", "MS_WORKER_IP"),
     }
 )
-PLANNED_PREFIX = "FCN_"
+PLANNED_PREFIXES = ("FCN_", "OMPI_", "PMIX_")  # by the last two MindSpore takes a worker for one of mpirun
 
 LONGEST_PHASE_S = 7000  # HCCL_CONNECT_TIMEOUT, which has to be longer than every phase, ends at 7200 s
 
@@ -162,7 +162,7 @@ def read_cluster(document: Document) -> Cluster:
         "hosts", _list, "a list of hosts", "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`"
     )
     hosts = [_host(item, ("hosts", i), chip, problems) for i, item in enumerate(hosts_read or ())]
-    env = _env(top.take("env", as_is, "a mapping", "", {}), problems)
+    env = _env(top.take("env", _mapping, "a mapping", "", {}), problems)
     port = top.take(
         "master_port",
         _number(int, 1024, 65535),
@@ -178,8 +178,8 @@ def read_cluster(document: Document) -> Cluster:
         "leave it out to take the default",
         default_rendezvous,
     )
-    timeouts = _timeouts(top.take("timeouts", as_is, "a mapping", "", {}), problems)
-    python = top.take("python", _text, "path of a Python", "leave it out to take this one", sys.executable)
+    timeouts = _timeouts(top.take("timeouts", _mapping, "a mapping", "", {}), problems)
+    python = top.take("python", _program, "path of a Python", "leave it out to take this one", sys.executable)
     top.close()
     problems += host_problems(chip, engine, hosts)
     if chip and chip.is_ascend and rendezvous == "store":
@@ -279,7 +279,7 @@ def _env(value: Any, problems: List[Problem]) -> Dict[str, str]:
         where: Where = ("env", str(name))
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
             problems.append(Problem(where, "is not a variable name", "letters, digits and _", "rename it"))
-        elif name in PLANNED_VARIABLES or name.startswith(PLANNED_PREFIX):
+        elif name in PLANNED_VARIABLES or name.startswith(PLANNED_PREFIXES):
             what = "is set by fcn-launch for each worker"
             problems.append(Problem(where, what, "a variable that the plan does not set", "remove it"))
         elif isinstance(text, bool) or not isinstance(text, (str, int)) or "\0" in str(text):
@@ -319,6 +319,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _program(value: Any) -> str:
+    if "/" in _text(value) and not value.startswith("/"):
+        raise Wrong(f"'{value}' depends on the folder that one is in", remedy="write the path from / on")
+    return str(value)
+
+
 def _name(value: Any) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:-]+", _text(value)):
         raise Wrong(
@@ -352,6 +358,11 @@ def _prefix(value: Any) -> Tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise Wrong(f"{value!r} is not a list of words")
     return tuple(_text(str(word) if type(word) is int else word) for word in value)
+
+
+def _mapping(value: Any) -> Any:
+    """A field left empty, as by commenting out all its lines, is absent; the rest is checked elsewhere."""
+    return {} if value is None else value
 
 
 def _list(value: Any) -> List[Any]:

@@ -35,6 +35,7 @@ def host_problems(chip: Optional[Chip], engine: Optional[str], hosts: Sequence[H
     for what, values in (("name", names), ("address", addresses), ("device IP", ips)):
         yield from _duplicates(what, values)
     yield from _mixed_families("host", addresses)
+    yield from _loopback_among_others(addresses)
     yield from _mixed_families("device", ips)
     if chip is not None:
         yield from _device_problems(chip, hosts)
@@ -67,6 +68,17 @@ def _duplicates(what: str, values: Iterable[Tuple[Where, Optional[str]]]) -> Ite
                 f"every {what} once",
                 "correct one of them",
             )
+
+
+def _loopback_among_others(addresses: Sequence[Tuple[Where, Optional[str]]]) -> Iterator[Problem]:
+    """All on loopback is one machine that plays several hosts; one alone cannot be reached by the others."""
+    known = [(where, value) for where, value in addresses if value is not None]
+    loopback = [(where, value) for where, value in known if ipaddress.ip_address(value).is_loopback]
+    if len(loopback) < len(known):
+        for where, value in loopback:
+            what = f"{value} is the loopback address, which the other hosts cannot connect to"
+            remedy = "write the address of this host in the network that the hosts share"
+            yield Problem(where, what, "an address that every host can reach", remedy)
 
 
 def _mixed_families(whose: str, values: Iterable[Tuple[Where, Optional[str]]]) -> Iterator[Problem]:

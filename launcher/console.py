@@ -126,7 +126,8 @@ def _attempt(event: Event) -> str:
 
 
 def _plan(event: Event) -> str:
-    text = f"{event['world_size']} ranks on {', '.join(event['hosts'])}"
+    ranks = "1 rank" if event["world_size"] == 1 else f"{event['world_size']} ranks"
+    text = f"{ranks} on {', '.join(event['hosts'])}"
     if event["master"]:
         text += f", meeting at {event['master']} ({event['rendezvous']})"
     return "\n".join([text, *(f"note: {note}" for note in event["notes"])])

@@ -11,7 +11,6 @@ import ipaddress
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
@@ -20,19 +19,6 @@ HCCN_CONF = Path("/etc/hccn.conf")
 TOOL_LIMIT_S = 10.0
 
 _DEVICE_NODE = re.compile(r"davinci(\d+)")
-
-
-@dataclass(frozen=True)
-class HostDevices:
-    """`present`: device ids with a device node. `ips`: device id -> address, only where it is known."""
-
-    present: Tuple[int, ...]
-    ips: Dict[int, str]
-
-
-def host_devices(device_ids: Iterable[int]) -> HostDevices:
-    """Which devices this host has, and the addresses of `device_ids`."""
-    return HostDevices(present_devices(), device_ips(device_ids))
 
 
 def present_devices(dev: Path = Path("/dev")) -> Tuple[int, ...]:

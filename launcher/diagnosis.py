@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from enum import Enum
@@ -52,6 +53,9 @@ CONSEQUENCE_TEXTS = (
     "Broken pipe",
 )
 
+# Between the agent's look for a free port and rank 0's bind somebody else may take it. No fault of the code.
+PORT_TAKEN = re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")
+
 HINTS = {
     signal.SIGKILL: "somebody killed it, or the system ran out of memory: see `dmesg`",
     signal.SIGSEGV: "crashed in native code",
@@ -77,19 +81,31 @@ def is_consequence(failure: Failure) -> bool:
     """Whether this looks like the effect of another rank's failure."""
     if failure.kind is Kind.SIGNAL:
         return failure.signal == signal.SIGTERM
+    if port_was_taken(failure):
+        return False
     if failure.kind is Kind.EXIT_CODE and failure.name == "scheduler":
         return True  # it gives up when its nodes do
     if failure.kind not in (Kind.RAISED, Kind.EXIT_CODE):
         return False
-    text = "\n".join((failure.what, *failure.tail))
+    text = _said(failure)
     return any(consequence in text for consequence in CONSEQUENCE_TEXTS)
+
+
+def port_was_taken(failure: Failure) -> bool:
+    """Whether a process could not listen on the port that was planned for it."""
+    return failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and bool(PORT_TAKEN.search(_said(failure)))
+
+
+def _said(failure: Failure) -> str:
+    return "\n".join((failure.what, *failure.tail))
 
 
 def exit_code(failure: Failure) -> ExitCode:
     """The launcher's exit code when this failure came first."""
     if failure.kind is Kind.NOT_STARTED:
         return ExitCode.PREFLIGHT
-    if failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and not is_consequence(failure):
+    blameless = is_consequence(failure) or port_was_taken(failure)
+    if failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and not blameless:
         return ExitCode.TRAINING_CODE
     return ExitCode.INFRASTRUCTURE
 
@@ -113,4 +129,6 @@ def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] 
     text = f"{who} ({where}) failed first: {failure.what}"
     if is_consequence(failure):
         text += "; this looks like the effect of a lost connection, and no cause of it was seen"
+    if port_was_taken(failure):
+        text += "; another program took its port meanwhile: start again, which takes another one"
     return f"{text}; log: {log}" if log else text

@@ -1,7 +1,8 @@
 """The environment of each process of a plan: pure, one function a concern. templates/rank.env.j2 explains it.
 
 Who wins where a variable has several sources: `env` of the cluster file, then the user's own environment on
-that host, then the choice made here. What says who a process is comes from here alone.
+that host (HCCL's limits, which must be the same everywhere: on rank 0's), then the choice made here. What
+says who a process is, and where its logs go, never comes from the user's environment.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Dict, Optional
 
+from launcher.errors import UserError
+
 if TYPE_CHECKING:
     from launcher.plan import Attempt, HostFacts, Slot
 
 # Added to the longest phase of a rank to give the limits of the platform's collectives: their "peer is gone"
 # has to come after our own verdict, which knows who and why.
 COLLECTIVE_MARGIN_S = 60
-HCCL_CONNECT_MIN_S = 120  # HCCL refuses less
+HCCL_CONNECT_MIN_S, HCCL_CONNECT_MAX_S = 120, 7200  # HCCL refuses others
+HCCL_MAX_S = 2**31 - 1
 HCCL_EVENT_MARGIN_S = 32  # HCCL_EVENT_TIMEOUT must be above HCCL_EXEC_TIMEOUT; the distance of their defaults
 RETRY_INTERVAL_S = 1  # poll of ranks that register: MindSpore's own takes 3 to 5 s, and 0 keeps a core busy
 
@@ -23,14 +27,14 @@ RETRY_INTERVAL_S = 1  # poll of ranks that register: MindSpore's own takes 3 to 
 def worker(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str, str]:
     """All variables that the plan gives the worker of a slot; what needs unknown facts is absent."""
     chip = attempt.cluster.chip
-    choices = _ascend_choices(attempt, slot) if chip.is_ascend else _cpu_choices(attempt, slot, facts)
+    choices = {} if chip.is_ascend else _cpu_choices(attempt, slot, facts)
     if attempt.meeting.rendezvous == "scheduler":
         choices.update(_scheduler_choices(attempt))
     user = facts.environ if facts else {}
     return {
         **_identity(attempt, slot),
         **_meeting(attempt, slot),
-        **(_devices(attempt, slot) if chip.is_ascend else {}),
+        **(_ascend(attempt, slot) if chip.is_ascend else {}),
         **{name: user.get(name, value) for name, value in choices.items()},
         **attempt.cluster.env,
     }
@@ -119,23 +123,55 @@ def _cpu_choices(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Di
     return choices
 
 
-def _ascend_choices(attempt: Attempt, slot: Slot) -> Dict[str, str]:
-    logs = f"{attempt.job.attempt_dir(attempt.number)}/plog/{attempt.rank_name(slot.rank)}"
-    choices = {"ASCEND_PROCESS_LOG_PATH": logs, "GLOG_log_dir": logs}
-    if attempt.world_size > 1:
-        limit = collective_limit_s(attempt)
-        step = attempt.cluster.chip.exec_timeout_step_s
-        execution = math.ceil(limit / step) * step
-        choices["HCCL_CONNECT_TIMEOUT"] = str(max(HCCL_CONNECT_MIN_S, limit))
-        choices["HCCL_EXEC_TIMEOUT"] = str(execution)
-        choices["HCCL_EVENT_TIMEOUT"] = str(execution + HCCL_EVENT_MARGIN_S)
-    return choices
-
-
-def _devices(attempt: Attempt, slot: Slot) -> Dict[str, str]:
+def _ascend(attempt: Attempt, slot: Slot) -> Dict[str, str]:
     variables = {}
     if attempt.has_rank_table:
         variables["RANK_TABLE_FILE"] = f"{attempt.job.plan_folder(attempt.number)}/rank_table.json"
     if slot.visible != tuple(range(attempt.cluster.chip.devices or 0)):
         variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, slot.visible))
+    logs = f"{attempt.job.attempt_dir(attempt.number)}/plog/{attempt.rank_name(slot.rank)}"
+    variables["ASCEND_PROCESS_LOG_PATH"] = logs
+    if attempt.world_size > 1:
+        variables.update(_hccl_limits(attempt))
     return variables
+
+
+def _hccl_limits(attempt: Attempt) -> Dict[str, str]:
+    """HCCL's time limits, seconds. Raises UserError where the user's own are none that HCCL takes."""
+    limit = collective_limit_s(attempt)
+    step = attempt.cluster.chip.exec_timeout_step_s
+    connect = _limit(
+        attempt,
+        "HCCL_CONNECT_TIMEOUT",
+        max(HCCL_CONNECT_MIN_S, limit),
+        HCCL_CONNECT_MIN_S,
+        HCCL_CONNECT_MAX_S,
+    )
+    execution = _limit(attempt, "HCCL_EXEC_TIMEOUT", math.ceil(limit / step) * step, 0, HCCL_MAX_S)
+    if execution == 0:  # for ever
+        event = _limit(attempt, "HCCL_EVENT_TIMEOUT", 0, 0, HCCL_MAX_S)
+    else:
+        above = min(execution + HCCL_EVENT_MARGIN_S, HCCL_MAX_S)
+        event = _limit(attempt, "HCCL_EVENT_TIMEOUT", above, min(execution + 1, HCCL_MAX_S), HCCL_MAX_S)
+    return {
+        "HCCL_CONNECT_TIMEOUT": str(connect),
+        "HCCL_EXEC_TIMEOUT": str(execution),
+        "HCCL_EVENT_TIMEOUT": str(event),
+    }
+
+
+def _limit(attempt: Attempt, name: str, choice: int, low: int, high: int) -> int:
+    """The value of one limit: from `env`, else from the shell of rank 0's host, else the choice."""
+    if name in attempt.cluster.env:
+        place, value = f"{attempt.cluster.source}: env.{name}", attempt.cluster.env[name]
+    elif name in attempt.shell:
+        place, value = f"{name} in the environment of {attempt.first_host}", attempt.shell[name]
+    else:
+        return choice
+    if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
+        why = ", above HCCL_EXEC_TIMEOUT" if name == "HCCL_EVENT_TIMEOUT" else ""
+        raise UserError(
+            f"{place}: {value!r} cannot be used; expected {low} to {high} seconds{why}; "
+            "correct it, or remove it to take what fits the cluster file's timeouts"
+        )
+    return int(value)

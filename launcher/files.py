@@ -1,10 +1,27 @@
-"""The two ways a file of ours is written: replaced whole, or appended to by whole lines."""
+"""How a file of ours is written: durably in a new place, replaced whole, or appended to by whole lines."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import Union
+
+
+def write_synced(path: Path, data: Union[bytes, str]) -> None:
+    """Writes a file through to the disk; its name is durable after a `sync_folder`. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable: what was created, renamed and removed there. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_atomic(path: Path, data: Union[bytes, str]) -> None:
@@ -16,19 +33,12 @@ def write_atomic(path: Path, data: Union[bytes, str]) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, data)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -121,7 +121,7 @@ class Meeting(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What all processes of an attempt share."""
+    """What all processes of an attempt share. `first_host`: rank 0's; `shell`: the user's variables there."""
 
     cluster: Cluster
     job: Job
@@ -129,6 +129,8 @@ class Attempt(NamedTuple):
     world_size: int
     meeting: Meeting
     has_rank_table: bool
+    first_host: str
+    shell: Mapping[str, str]
 
     def rank_name(self, rank: int) -> str:
         """`rank-03`, with as many digits as keep the names of all ranks in order."""
@@ -145,13 +147,15 @@ def make_plan(
     """Plans an attempt. A host without facts is planned without what only it could say, and a note says so.
 
     facts: by host name. excluded: (host name, device id) that must not be used.
-    Raises PreflightError: a fixed port in use, no free port, an address that nobody knows, a rest of devices
-    that the chip does not allow.
+    Raises PreflightError: a fixed port in use, no free port, an address that its host does not know, a rest
+    of devices that the chip does not allow. Raises UserError: the user set a limit that HCCL does not take.
     """
     slots = _slots(cluster, facts, excluded)
     meeting = _meeting(cluster, slots, facts, attempt)
-    table = _rank_table(cluster, slots) if cluster.chip.is_ascend and len(slots) > 1 else None
-    shared = Attempt(cluster, job, attempt, len(slots), meeting, table is not None)
+    table = _rank_table(cluster, slots, facts) if cluster.chip.is_ascend and len(slots) > 1 else None
+    first = slots[0].host.name
+    shell = facts[first].environ if first in facts else {}
+    shared = Attempt(cluster, job, attempt, len(slots), meeting, table is not None, first, shell)
     processes = [_scheduler(shared, slots[0].host)] if meeting.rendezvous == "scheduler" else []
     processes += [_worker(shared, slot, facts.get(slot.host.name)) for slot in slots]
     return Plan(
@@ -226,15 +230,16 @@ def _meeting(
     return Meeting(cluster.rendezvous, address, port)
 
 
-def _rank_table(cluster: Cluster, slots: Sequence[Slot]) -> Dict[str, Any]:
+def _rank_table(cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts]) -> Dict[str, Any]:
     by_host: Dict[str, List[Slot]] = {}
     for slot in slots:
         by_host.setdefault(slot.host.name, []).append(slot)
     unknown = [slot for slot in slots if slot.device.ip is None]
-    if unknown and (cluster.chip.needs_ip or len(by_host) > 1):
-        ids = ", ".join(str(slot.device.id) for slot in unknown)
+    silent = [slot for slot in unknown if slot.host.name in facts]
+    if silent and (cluster.chip.needs_ip or len(by_host) > 1):
+        ids = ", ".join(str(slot.device.id) for slot in silent)
         raise PreflightError(
-            f"{unknown[0].host.name}: no IP address is known for device {ids}: neither {cluster.source} nor "
+            f"{silent[0].host.name}: no IP address is known for device {ids}: neither {cluster.source} nor "
             "hccn_tool or /etc/hccn.conf of the host names one; write `devices: {0: 192.1.27.6, ...}`"
         )
     servers = [
@@ -304,6 +309,13 @@ def _notes(
         notes.append(
             f"cores and processor of {', '.join(asked)} are not known here: "
             "OMP_NUM_THREADS and ONEDNN_MAX_CPU_ISA are chosen when the run starts"
+        )
+    to_ask = [slot for slot in slots if slot.device.ip is None and slot.host.name in asked]
+    if to_ask and cluster.chip.needs_ip and len(slots) > 1:
+        ids = ", ".join(str(slot.device.id) for slot in to_ask)
+        notes.append(
+            f"the IP addresses of device {ids} of {to_ask[0].host.name} are asked for when the run starts: "
+            "until then the rank table has none"
         )
     if meeting.rendezvous != "none" and meeting.port is None:
         notes.append(f"the port on {meeting.address} is chosen when the run starts")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Dict, List
 
 from launcher import rank_table
 from launcher.errors import UserError
+from launcher.files import sync_folder, write_synced
 from launcher.plan import RANK_TABLE, Plan
 from launcher.resources import folder
 
@@ -34,16 +35,26 @@ def ranks_text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render(plan: Plan) -> Dict[str, str]:
-    """File name -> text of every file of the plan."""
+def render(plan: Plan, has_run: bool) -> Dict[str, str]:
+    """File name -> text of every file of the plan. has_run: whether the run directory holds its run.yaml."""
     files = {"plan.json": json.dumps(plan.to_dict(), indent=2) + "\n", "ranks.txt": ranks_text(plan)}
     if plan.rank_table is not None:
         files[RANK_TABLE] = rank_table.to_text(plan.rank_table)
     template = _environment().get_template("rank.env.j2")
+    missing = _missing_by_hand(plan, has_run)
     for process in plan.processes:
         command = shlex.join(process.argv)
-        files[f"{process.name}.env"] = template.render(plan=plan, process=process, command=command)
+        text = template.render(plan=plan, process=process, command=command, missing=missing)
+        files[f"{process.name}.env"] = text
     return files
+
+
+def _missing_by_hand(plan: Plan, has_run: bool) -> List[str]:
+    """What the processes could not be started without, and only `train` or `eval` makes."""
+    missing = [] if has_run else ["the run folder with its run.yaml, the configuration of the workers"]
+    if plan.rendezvous != "none" and plan.master_port is None:
+        missing.append(f"the port on {plan.master_address}, which is chosen when the run starts")
+    return missing
 
 
 def write_plan(plan: Plan, target: Path) -> List[str]:
@@ -58,12 +69,13 @@ def write_plan(plan: Plan, target: Path) -> List[str]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{target}: exists and is not an empty folder; name a new one")
         temporary.mkdir(parents=True)
-        files = render(plan)
+        run_dir = Path(plan.processes[0].env["FCN_RUN_DIR"])
+        files = render(plan, has_run=(run_dir / "run.yaml").is_file())
         for name, text in files.items():
-            _write(temporary / name, text)
-        _sync_folder(temporary)
+            write_synced(temporary / name, text)
+        sync_folder(temporary)
         temporary.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         for process in plan.processes:
             if "ASCEND_PROCESS_LOG_PATH" in process.env:
                 Path(process.env["ASCEND_PROCESS_LOG_PATH"]).mkdir(parents=True, exist_ok=True)
@@ -88,18 +100,3 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["quote"] = shlex.quote
     return environment
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 from launcher.agent.processes import look
 from launcher.errors import UserError
 from launcher.files import append_line, write_atomic
+from launcher.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
@@ -97,12 +98,12 @@ class Run:
         return cls(path.absolute())
 
     def record(self) -> Dict[str, Any]:
-        """What run.yaml holds."""
-        import yaml
-
-        with (self.path / "run.yaml").open("rb") as file:
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            return dict(yaml.load(file, Loader=loader))
+        """What run.yaml holds. Raises UserError where it cannot be read, or is no record of a run."""
+        path = self.path / "run.yaml"
+        record = read_yaml(path).value
+        if not isinstance(record, dict) or "verb" not in record:
+            raise UserError(f"{path}: damaged: not the record of a run; give another run")
+        return record
 
     def new_attempt(self) -> Attempt:
         """Makes the folder of the next attempt; an earlier one is never written again. Raises UserError."""
@@ -170,24 +171,46 @@ class Run:
         return sorted(filter(None, found), key=lambda checkpoint: checkpoint.step, reverse=True)
 
 
-def newest_run(root: Path, verb: Optional[str] = None) -> Optional[Run]:
-    """The run under `root` that was made last, of this verb where one is given; None where there is none."""
+def newest_run(root: Path, verb: Optional[str] = None, needs_checkpoint: bool = False) -> Optional[Run]:
+    """The run under `root` that was made last, of this verb and with a checkpoint where that is asked for.
+
+    None where there is none. Runs whose run.yaml cannot be read are passed over.
+    """
     found = sorted(root.glob("*/run.yaml"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
     runs = (Run(path.parent.absolute()) for path in found)
-    return next((run for run in runs if verb in (None, run.record()["verb"])), None)
+    fitting = (run for run in runs if _has_verb(run, verb))
+    return next((run for run in fitting if not needs_checkpoint or run.checkpoints()), None)
 
 
-def find_run(root: Path, name: Optional[str] = None, verb: Optional[str] = None) -> Run:
+def _has_verb(run: Run, verb: Optional[str]) -> bool:
+    try:
+        return run.record()["verb"] == verb or verb is None
+    except UserError:
+        return False
+
+
+def find_run(
+    root: Path, name: Optional[str] = None, verb: Optional[str] = None, needs_checkpoint: bool = False
+) -> Run:
     """The run of this path or, below `root`, of this name; without a name the newest, of `verb` if given.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none, or it has no checkpoint and needs one.
     """
-    if name is None:
-        run = newest_run(root, verb)
-        if run is None:
-            kind = f"run of `{verb}`" if verb else "run"
-            raise UserError(f"{root}: holds no {kind} yet; give the path of one, or start one with `train`")
-        return run
+    run = newest_run(root, verb, needs_checkpoint) if name is None else _named_run(root, name, verb)
+    if run is None and needs_checkpoint:
+        run = newest_run(root, verb)  # to say what it lacks
+    if run is None:
+        kind = f"run of `{verb}`" if verb else "run"
+        raise UserError(f"{root}: holds no {kind} yet; give the path of one, or start one with `train`")
+    if needs_checkpoint and not run.checkpoints():
+        newest = " (the newest run)" if name is None else ""
+        raise UserError(
+            f"{run.path}{newest}: has no checkpoint yet; wait for its first one, or give a run that has one"
+        )
+    return run
+
+
+def _named_run(root: Path, name: str, verb: Optional[str]) -> Run:
     paths = [path for path in (Path(name), root / name) if (path / "run.yaml").is_file()]
     if not paths:
         raise UserError(f"{name}: no run directory (one has a run.yaml), neither here nor in {root}")

@@ -7,10 +7,15 @@ import signal
 from typing import Any, Dict, List
 
 ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+# Who starts us with these ignored means it: `nohup`, and a script's shell for what it runs with `&`.
+MAY_STAY_IGNORED = (signal.SIGHUP, signal.SIGINT)
 
 
 class Signals:
-    """While this context is open, its `fd` is readable when a signal has come. Main thread only."""
+    """While this context is open, its `fd` is readable when a signal has come. Main thread only.
+
+    SIGHUP and SIGINT stay ignored where they were when this process began.
+    """
 
     def __enter__(self) -> Signals:
         self.fd, self._write = os.pipe()
@@ -18,7 +23,9 @@ class Signals:
         os.set_blocking(self._write, False)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._handlers: Dict[int, Any] = {
-            number: signal.signal(number, lambda *_: None) for number in ANSWERED
+            number: signal.signal(number, lambda *_: None)
+            for number in ANSWERED
+            if number not in MAY_STAY_IGNORED or signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 

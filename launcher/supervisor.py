@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from launcher import policy
@@ -107,7 +106,7 @@ class Supervisor:
             self._selector.unregister(link.inbox.fd)
             self._release(link)
             if not link.done:
-                self._lost(link, link.reason())
+                self._lost(link, link.reason() if link.facts else f"{link.reason()}; {link.by_hand}")
 
     def _signalled(self, signals: Signals) -> None:
         for number in signals.read():
@@ -143,7 +142,7 @@ class Supervisor:
                     if p.host == host
                 ],
                 "log_dir": str(self.attempt.folder),
-                "cwd": str(Path.cwd()),
+                "cwd": str(self.attempt.folder.parent),  # the run directory: every host has it
                 "token": self.token,
             }
             link.outbox.put(message)
@@ -239,7 +238,7 @@ class Supervisor:
         raise PreflightError(
             "\n".join(
                 f"host {link.host}: its agent did not answer within {self.cluster.timeouts.start_s:g} s"
-                f" ({link.said() or 'it said nothing'}); try the command by hand: {' '.join(link.argv)}"
+                f" ({link.said() or 'it said nothing'}); {link.by_hand}"
                 for link in silent
             )
         )

@@ -10,7 +10,7 @@ PORTS = 4  # free ports that a host offers
 FIRST_PORT = 20_000  # above the ports of services and of MindSpore's data channels (8118 and up)
 EPHEMERAL_PORT = 32_768  # ports from here on are given to outgoing connections, at any time
 USER_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
-USER_PREFIXES = ("HCCL_", "ASCEND_", "GLOG_")
+USER_PREFIX = "HCCL_"
 
 
 def facts(port: int | None = None, devices: tuple[int, ...] = ()) -> dict:
@@ -27,7 +27,7 @@ def facts(port: int | None = None, devices: tuple[int, ...] = ()) -> dict:
         "environ": {
             name: value
             for name, value in os.environ.items()
-            if name in USER_VARIABLES or name.startswith(USER_PREFIXES)
+            if name in USER_VARIABLES or name.startswith(USER_PREFIX)
         },
         **_device_facts(devices),
     }

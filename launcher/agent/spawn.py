@@ -11,17 +11,11 @@ from launcher.protocol import CONTROL_BYTES, Inbox, encode
 
 # What an outer launch, an earlier one or a scheduler left in the environment. A worker that finds another
 # job's rank or address in it joins the wrong job, or waits for ever.
-STALE_PREFIXES = ("RANK_", "MS_", "MASTER_", "FCN_")
-STALE_NAMES = (
-    *(
-        "DEVICE_ID",
-        "LOCAL_RANK",
-        "ASCEND_DEVICE_ID",
-        "ASCEND_RT_VISIBLE_DEVICES",
-        "MINDSPORE_HCCL_CONFIG_PATH",
-    ),
-    *("OMPI_COMMAND", "PMIX_RANK"),  # MindSpore takes their presence for a start by mpirun
+STALE_PREFIXES = (
+    *("RANK_", "MS_", "MASTER_", "FCN_", "LOCAL_RANK"),
+    *("OMPI_", "PMIX_"),  # MindSpore's import copies mpirun's rank over RANK_ID, DEVICE_ID and RANK_SIZE
 )
+STALE_NAMES = ("DEVICE_ID", "ASCEND_DEVICE_ID", "ASCEND_RT_VISIBLE_DEVICES", "MINDSPORE_HCCL_CONFIG_PATH")
 
 
 class Child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -67,15 +68,25 @@ def _attempt(run: Run, number: Optional[int]) -> Attempt:
 
 def _logs(attempt: Attempt, rank: Optional[int]) -> List[Path]:
     paths = attempt.logs()
+    if not paths:
+        raise UserError(
+            f"{attempt.folder}: no process was started, so no logs; events.jsonl beside it says why"
+        )
     wanted = _of_rank(paths, rank)
     if rank is not None and not wanted:
-        there = ", ".join(path.name for path in paths) or "none"
+        there = ", ".join(path.name for path in paths)
         raise UserError(f"{attempt.folder}: has no log of rank {rank}; there are: {there}")
     return wanted
 
 
 def _of_rank(paths: List[Path], rank: Optional[int]) -> List[Path]:
-    return [path for path in paths if rank is None or path.name == f"rank-{rank:02}.log"]
+    return [path for path in paths if rank is None or _rank(path) == rank]
+
+
+def _rank(log: Path) -> Optional[int]:
+    """The rank whose log this is; names have as many digits as the largest rank needs."""
+    match = re.fullmatch(r"rank-(\d+)\.log", log.name)
+    return int(match.group(1)) if match else None
 
 
 def _follow(run: Run, rank: Optional[int], number: Optional[int]) -> None:

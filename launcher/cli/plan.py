@@ -8,11 +8,11 @@ from typing import Any, Dict, Optional
 
 import click
 
-from launcher.cluster import Cluster, load_cluster, shipped_clusters
-from launcher.errors import UserError
+from launcher.cli.common import need_cluster
+from launcher.cli.train import WORKER_COMMAND
+from launcher.cluster import Cluster, load_cluster
 from launcher.plan import HostFacts, Job, Plan, make_plan
 
-WORKER_COMMAND = ("-m", "fcn.worker", "train")
 NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes
 
 
@@ -22,12 +22,7 @@ NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes
 @click.pass_obj
 def plan(settings: Any, out: Optional[str], as_json: bool) -> None:
     """Show the ranks, environments, commands and the rank table of a run on --cluster, and start nothing."""
-    if settings.cluster is None:
-        shipped = ", ".join(shipped_clusters())
-        raise UserError(
-            f"no cluster is named; write `fcn-launch --cluster FILE plan`, FILE a path or one of {shipped}"
-        )
-    cluster = load_cluster(settings.cluster)
+    cluster = load_cluster(need_cluster(settings.cluster))
     folder = None if out is None else str(Path(out).resolve())
     job = Job("train", folder or NEW_RUN, WORKER_COMMAND, plan_dir=folder)
     planned = make_plan(cluster, job, observe(cluster))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, List
 
 from launcher.engines.base import Engine, agent_command, checkout
@@ -14,4 +16,7 @@ class ExecEngine(Engine):
     def agent_argv(self, host: Host, cluster: Cluster) -> List[str]:
         folder = checkout()  # ssh does not hand our environment on
         path = [] if folder is None else ["env", f"PYTHONPATH={folder}"]
-        return [*host.prefix, *path, *agent_command(host, cluster)]
+        command = [*path, *agent_command(host, cluster)]
+        if any(Path(word).name == "ssh" for word in host.prefix):
+            command = [shlex.quote(word) for word in command]  # ssh joins its words for a shell on the host
+        return [*host.prefix, *command]

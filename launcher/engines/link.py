@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional
@@ -39,7 +40,7 @@ class AgentLink:
         except OSError as error:
             raise PreflightError(
                 f"host {host}: its agent can not be started: {error.strerror}: {error.filename};"
-                f" the command was: {' '.join(argv)}"
+                f" the command was: {shlex.join(argv)}"
             ) from None
         assert self.process.stdin is not None and self.process.stdout is not None
         self.inbox = Inbox(self.process.stdout.fileno())
@@ -71,6 +72,11 @@ class AgentLink:
         self.process.stdout.close()
         if self.log.exists() and self.log.stat().st_size == 0:
             self.log.unlink()
+
+    @property
+    def by_hand(self) -> str:
+        """What to do about an agent that has not come up."""
+        return f"try the command by hand: {shlex.join(self.argv)}"
 
     def reason(self) -> str:
         """Why it is gone: its exit, and the last lines that it or the way to it printed."""

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from launcher.agent import processes
 from launcher.agent.processes import Process
@@ -168,13 +168,16 @@ def light(rank: int, *settings: str, **env: str) -> Dict[str, Any]:
 class Launch(Lines):
     """A launcher of its own process, with light workers."""
 
-    def __init__(self, folder: Path, cluster: str, *settings: str, **env: str) -> None:
+    def __init__(
+        self, folder: Path, cluster: str, *settings: str, before: Sequence[str] = (), **env: str
+    ) -> None:
+        """before: words in front of the launcher's command."""
         cluster_file = folder / "lights.yaml"
         cluster_file.write_text(cluster)
         self.runs = folder / "runs"
         self.errors = (folder / "stderr").open("w+b")
         process = subprocess.Popen(
-            [sys.executable, str(LIGHT_LAUNCH), str(cluster_file), str(self.runs), *settings],
+            [*before, sys.executable, str(LIGHT_LAUNCH), str(cluster_file), str(self.runs), *settings],
             stdout=subprocess.PIPE,
             stderr=self.errors,
             cwd=folder,

@@ -63,7 +63,11 @@ def test_a_wanted_port_leads_where_it_is_free_and_is_missing_where_it_is_not(age
 
 def test_a_worker_gets_the_plans_environment_and_nothing_stale(agents, tmp_path):
     stale = {
-        name: "stale" for name in ("RANK_TABLE_FILE", "MS_SCHED_HOST", "MASTER_ADDR", "DEVICE_ID", "FCN_X")
+        name: "stale"
+        for name in (
+            *("RANK_TABLE_FILE", "MS_SCHED_HOST", "MASTER_ADDR", "DEVICE_ID", "FCN_X"),
+            *("OMPI_COMM_WORLD_RANK", "OMPI_COMMAND", "PMIX_RANK", "LOCAL_RANK", "LOCAL_RANK_SIZE"),
+        )
     }
     agents.append(AgentProcess(KEPT="kept", **stale))
     agents[0].until("hello")

@@ -52,7 +52,7 @@ def test_hosts_that_cannot_be_asked_are_said_to_be_unknown() -> None:
 
 
 def test_without_a_cluster_the_shipped_files_are_named() -> None:
-    with pytest.raises(UserError, match="--cluster FILE plan.*2x8xascend910.yaml"):
+    with pytest.raises(UserError, match="--cluster FILE VERB.*2x8xascend910.yaml"):
         run(None)
 
 

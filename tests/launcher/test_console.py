@@ -34,6 +34,19 @@ def test_a_step_as_the_seed_project_shows_it_with_what_people_miss_in_it():
     )
 
 
+def test_one_rank_is_no_plural():
+    plan = {
+        "event": "plan",
+        "world_size": 1,
+        "hosts": ["a"],
+        "master": None,
+        "rendezvous": "none",
+        "notes": [],
+    }
+    assert describe(plan) == "1 rank on a"
+    assert describe({**plan, "world_size": 2}) == "2 ranks on a"
+
+
 def test_quick_steps_are_thinned_out_but_the_last_one_is_shown(monkeypatch):
     monkeypatch.setattr(console, "STEP_LINE_EVERY_S", 600)
     steps = [{**STEP, "step": number} for number in range(1, 100)]

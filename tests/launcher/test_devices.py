@@ -138,6 +138,6 @@ def test_recorded_outputs() -> None:
 
 
 def test_this_host_answers() -> None:
-    found = devices.host_devices(range(8))
-    assert set(found.ips) <= set(range(8))
-    assert list(found.present) == sorted(found.present)
+    present = devices.present_devices()
+    assert set(devices.device_ips(range(8))) <= set(range(8))
+    assert list(present) == sorted(present)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from launching import LOCAL_CLUSTER, REPOSITORY, TWO_HOSTS, Launch, closing
+from launching import FOREVER, LOCAL_CLUSTER, REPOSITORY, TWO_HOSTS, Launch, closing
 
 from launcher.cluster import load_cluster
 from launcher.engines import ENGINES
@@ -49,6 +51,34 @@ def test_a_prefix_comes_first_and_a_checkout_is_found_behind_it(cluster):
     agent = ["env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m", "launcher.agent"]
     assert argv(made, 0) == ["ssh", "h1", *agent]
     assert argv(made, 1) == ["nsenter", "-t", "1", *agent]
+
+
+def fake_ssh(folder):
+    """As ssh does: its words joined by spaces, for a shell that knows nothing of our environment."""
+    ssh = folder / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text('#!/bin/sh\nshift\nexec env -i PATH="$PATH" bash -c "$*"\n')
+    ssh.chmod(0o755)
+    return ssh
+
+
+def test_words_with_spaces_and_a_script_to_source_get_through_ssh(tmp_path):
+    ssh = fake_ssh(tmp_path)
+    (tmp_path / "set_env.sh").write_text("export PLACE=sourced\n")
+    wrapper = tmp_path / "a folder" / "python"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    prefix = f'["{ssh}", h, "source {tmp_path}/set_env.sh;"]'
+    text = TWO_HOSTS.format(prefix1=prefix, prefix2=prefix, grace_s=1) + f"python: {wrapper}\n"
+    with closing() as made:
+        launch = Launch(tmp_path, text, *FOREVER)
+        made.append(launch)
+        launch.until_training(2)
+        for event in launch.all("started"):
+            assert b"PLACE=sourced" in Path(f"/proc/{event['pid']}/environ").read_bytes().split(b"\0")
+        launch.signal(signal.SIGINT)
+        assert launch.finish() == 130
 
 
 def test_a_checkout_is_put_before_the_users_own_python_path():

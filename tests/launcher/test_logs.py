@@ -61,6 +61,21 @@ def test_what_is_not_there_is_named(show):
         show("nothing")
 
 
+def test_ranks_of_a_large_run_are_found_by_number(run, show):
+    folder = run.new_attempt().folder
+    (folder / "rank-005.log").write_text("five\n")
+    (folder / "rank-105.log").write_text("another\n")
+    assert show("--rank", "5") == ["five"]
+    assert show("--rank", "105", "--follow") == ["another"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--merge"], ["--follow"], ["--rank", "0"]])
+def test_an_attempt_that_started_nothing_says_so(run, show, arguments):
+    run.new_attempt()
+    with pytest.raises(UserError, match="attempt-003: no process was started, so no logs"):
+        show(*arguments)
+
+
 def test_merged_by_time_where_lines_have_one(run, show):
     folder = run.path / "attempt-002"
     (folder / "rank-00.log").write_text(

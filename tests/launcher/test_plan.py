@@ -74,7 +74,7 @@ def test_ranks_are_dense_unique_and_contiguous_on_each_server(servers: list) -> 
 def test_the_same_input_gives_the_same_bytes(order: list, attempt: int) -> None:
     facts = {f"node{i + 1}": CPU_FACTS for i in order}
     texts = [
-        render(make_plan(cluster("cpu", *[2] * 5), JOB, given_facts, attempt))
+        render(make_plan(cluster("cpu", *[2] * 5), JOB, given_facts, attempt), has_run=True)
         for given_facts in (facts, dict(sorted(facts.items())))
     ]
     assert texts[0] == texts[1]
@@ -146,11 +146,19 @@ def test_addresses_come_from_the_host_where_the_file_has_none() -> None:
 
 def test_an_address_that_nobody_knows_is_refused_where_it_is_needed() -> None:
     with pytest.raises(PreflightError, match="node1: no IP address is known for device 0, 1: .*hccn_tool"):
-        make_plan(cluster("ascend910", 2), JOB, {})
+        make_plan(cluster("ascend910", 2), JOB, {"node1": CPU_FACTS})
     table = make_plan(cluster("ascend910b", 2), JOB, {}).rank_table  # one server: HCCL goes without
     assert table is not None and "device_ip" not in table["server_list"][0]["device"][0]
     half = make_plan(cluster("ascend910b", {0: "10.1.0.1", 1: None}), JOB, {}).rank_table  # all or none
     assert half is not None and all("device_ip" not in d for d in half["server_list"][0]["device"])
+
+
+def test_a_host_that_was_not_asked_is_planned_without_its_addresses() -> None:
+    host = {"name": "n", "address": "10.0.0.1", "prefix": ["ssh", "n"], "devices": 2}
+    made = cluster_from({"device_kind": "ascend910", "engine": "exec", "hosts": [host]}, "test.yaml")
+    plan = make_plan(made, JOB, {})
+    assert plan.rank_table and "device_ip" not in plan.rank_table["server_list"][0]["device"][0]
+    assert any("addresses of device 0, 1 of n are asked for when the run starts" in n for n in plan.notes)
 
 
 def test_pod_ip_is_the_address_that_workers_register_with() -> None:
@@ -217,7 +225,6 @@ def test_environment_of_an_ascend_worker() -> None:
         "RANK_TABLE_FILE": "/runs/r1/attempt-003/plan/rank_table.json",
         "ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3",
         "ASCEND_PROCESS_LOG_PATH": "/runs/r1/attempt-003/plog/rank-05",
-        "GLOG_log_dir": "/runs/r1/attempt-003/plog/rank-05",
         "HCCL_CONNECT_TIMEOUT": "1860",
         "HCCL_EXEC_TIMEOUT": "1904",
         "HCCL_EVENT_TIMEOUT": "1936",

@@ -58,7 +58,8 @@ def test_sourcing_an_env_file_gives_the_planned_environment(tmp_path: Path, name
 
 
 def test_an_env_file_explains_itself() -> None:
-    lines = render(plan_of("8xascend910.yaml", env={"HCCL_BUFFSIZE": "100"}))["rank-03.env"].splitlines()
+    plan = plan_of("8xascend910.yaml", env={"HCCL_BUFFSIZE": "100"})
+    lines = render(plan, has_run=True)["rank-03.env"].splitlines()
     assert lines[0].startswith("# rank-03 of attempt 1, on node1, device 3.")
     assert lines[1] == "#   set -a; . ./rank-03.env; set +a; '/opt/py thon' -m fcn.worker train"
     assert lines.index("# From `env` of the cluster file") == lines.index("HCCL_BUFFSIZE=100") - 1
@@ -70,9 +71,24 @@ def test_an_env_file_explains_itself() -> None:
             assert lines[index - 1].startswith("#") or "=" in lines[index - 1]
 
 
+def test_the_command_by_hand_is_given_where_it_would_work(tmp_path: Path) -> None:
+    write_plan(plan_of("2xcpu.yaml", str(tmp_path)), tmp_path / "before")
+    (tmp_path / "run.yaml").touch()
+    write_plan(plan_of("2xcpu.yaml", str(tmp_path)), tmp_path / "run")
+    write_plan(replace(plan_of("2xcpu.yaml", str(tmp_path)), master_port=None), tmp_path / "port")
+    heads = {
+        name: (tmp_path / name / "rank-00.env").read_text().partition("\n\n")[0]
+        for name in ("before", "run", "port")
+    }
+    assert "there is missing:\n#   the run folder with its run.yaml" in heads["before"]
+    assert "port" not in heads["before"] and "set -a" not in heads["before"]
+    assert "By hand:\n#   set -a; . ./rank-00.env; set +a; '/opt/py thon' -m fcn" in heads["run"]
+    assert "there is missing:\n#   the port on 127.0.0.1, which is chosen" in heads["port"]
+
+
 def test_every_planned_variable_has_its_group_in_the_template() -> None:
     for name in ("2xcpu.yaml", "8xascend910.yaml", "2x16xascend910_93.yaml"):
-        files = render(plan_of(name))
+        files = render(plan_of(name), has_run=True)
         assert not any("of the cluster file" in text for file, text in files.items() if file.endswith(".env"))
 
 
@@ -135,5 +151,5 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_large_plan_keeps_its_files_apart() -> None:
     hosts = [{"name": "big", "address": "10.0.0.1", "devices": 150}]
     cluster = cluster_from({"device_kind": "cpu", "hosts": hosts}, "test.yaml")
-    files = render(make_plan(cluster, Job("train", "/r", ("-m", "x")), {}))
+    files = render(make_plan(cluster, Job("train", "/r", ("-m", "x")), {}), has_run=True)
     assert {f"rank-{i:03d}.env" for i in range(150)} <= set(files)

@@ -205,6 +205,21 @@ def test_a_scheduler_that_was_killed_is_the_cause():
     assert outcome(state) == ExitCode.INFRASTRUCTURE
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        raised(0, "RuntimeError: Failed to bind to 127.0.0.1:20001", at=1),
+        ended(0, 1, at=1, tail=["bind to port 20001 failed, errno 98", "Connection refused"]),
+        Exited("scheduler", None, "h1", 1, 1, tail=("OSError: [Errno 98] Address already in use",)),
+    ],
+)
+def test_a_port_that_was_taken_meanwhile_is_the_infrastructures(first):
+    state, _ = after(first, ended(1, 1, at=0, tail=["Connection refused"]), helpers=["scheduler"])
+    assert verdict(state).name == first.name
+    assert outcome(state) == ExitCode.INFRASTRUCTURE
+    assert sentence(verdict(state)).endswith("start again, which takes another one")
+
+
 def test_consequences_without_a_cause_are_the_infrastructures():
     state, _ = after(ended(0, 1, at=1, tail=["Connection reset by peer"]), killed_by_us(1))
     assert outcome(state) == ExitCode.INFRASTRUCTURE

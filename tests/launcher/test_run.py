@@ -125,6 +125,34 @@ def test_a_run_is_found_by_path_by_name_and_by_default(tmp_path, monkeypatch):
         Run.open(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["verb: [", "", "- a\n", "cluster: {}\n", "\0"])
+def test_a_damaged_run_is_named_or_passed_over(tmp_path, text):
+    whole, damaged = create(tmp_path), create(tmp_path)
+    (damaged.path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"{damaged.path.name}/run.yaml"):
+        damaged.record()
+    with pytest.raises(UserError, match=f"{damaged.path.name}/run.yaml"):
+        find_run(tmp_path, damaged.path.name, verb="train")
+    assert find_run(tmp_path).path == find_run(tmp_path, verb="train").path == whole.path
+
+
+def test_the_newest_run_with_a_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="holds no run of `train` yet"):
+        find_run(tmp_path, verb="train", needs_checkpoint=True)
+    first, second, third = (create(tmp_path) for _ in range(3))
+    for age, run in enumerate((third, second, first)):
+        os.utime(run.path / "run.yaml", ns=(10 - age, 10 - age))
+    without = rf"{third.path.name} \(the newest run\): has no checkpoint yet; .*give a run that has one"
+    with pytest.raises(UserError, match=without):
+        find_run(tmp_path, verb="train", needs_checkpoint=True)
+    checkpoint(second, "FCN8s-1_9", 9)
+    assert find_run(tmp_path, verb="train", needs_checkpoint=True).path == second.path
+    assert newest_run(tmp_path, needs_checkpoint=True).path == second.path
+    assert find_run(tmp_path, verb="train").path == third.path
+    with pytest.raises(UserError, match=f"{first.path.name}: has no checkpoint yet"):
+        find_run(tmp_path, first.path.name, needs_checkpoint=True)
+
+
 def test_the_journal_survives_a_line_that_a_crash_cut_short(tmp_path):
     run = create(tmp_path)
     assert list(run.events()) == []

@@ -146,6 +146,33 @@ def test_a_closed_terminal_stops_in_order(start):
     assert {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
 
 
+def test_a_closed_terminal_does_not_matter_behind_nohup(start):
+    launch = start(*FOREVER, before=("sh", "-c", 'trap "" HUP; exec "$@"', "sh"))
+    launch.until_training(2)
+    launch.signal(signal.SIGHUP)
+    launch.signal(signal.SIGINT)  # answered: an answer to the first would have come before
+    assert launch.finish() == 130
+    assert [e["reason"] for e in launch.all("decision")] == ["SIGINT: stopped by the user"]
+
+
+def test_ctrl_c_does_not_reach_the_background_jobs_of_a_script(start):
+    launch = start(*FOREVER, before=("sh", "-c", 'trap "" INT; exec "$@"', "sh"))
+    launch.until_training(2)
+    launch.signal(signal.SIGINT)
+    launch.signal(signal.SIGTERM)
+    assert launch.finish() == 75
+    assert launch.all("decision")[0]["reason"] == "SIGTERM: preempted"
+
+
+def test_workers_run_in_the_run_directory(start):
+    launch = start(*FOREVER)
+    launch.until_training(2)
+    pids = [event["pid"] for event in launch.all("started")]
+    assert {Path(f"/proc/{pid}/cwd").resolve() for pid in pids} == {launch.run}
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_preempted_workers_save_and_leave(start, number):
     launch = start(*FOREVER, "save_s=0.1")
@@ -239,7 +266,10 @@ def test_a_host_that_can_not_be_reached_is_named_and_nothing_starts(start):
     launch = start(cluster=hosts(prefix2=["sh", "-c", "echo no route to h2 >&2; exit 255"]))
     assert launch.finish() == 3
     text = launch.all("verdict")[0]["text"]
-    assert text == "host h2 failed first: exit code 255; no route to h2"
+    assert text.startswith(
+        "host h2 failed first: exit code 255; no route to h2; try the command by hand: env PLACE=h2 sh -c "
+    )
+    assert text.endswith(" -m launcher.agent")
     assert not launch.all("started")
     assert (launch.attempt / "agent-h2.log").read_text() == "no route to h2\n"
 
