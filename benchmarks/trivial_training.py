@@ -27,8 +27,7 @@ def train() -> float:
 if os.environ.get("FCN_RENDEZVOUS"):
     from fcn import distributed, platform
 
-    platform.set_up()
-    world = distributed.join()
+    world = distributed.join(platform.set_up())
     ms.set_auto_parallel_context(gradients_mean=True)
     print("loss", train(), flush=True)
     world.leave(0)

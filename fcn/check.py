@@ -23,6 +23,7 @@ from fcn.data.order import steps_per_epoch
 from fcn.data.records import DataSet, check_labels, open_dataset
 from fcn.data.samples import check_all
 from fcn.errors import ConfigError, DataError, WeightsError
+from fcn.vgg16 import read_vgg16
 
 _BYTES = 4  # of a float32 value
 
@@ -47,6 +48,10 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
         file = getattr(config, key)
         if file and not Path(file).is_file():
             raise WeightsError(f"{key}: {file}: no such file")
+    if config.ckpt_vgg16:
+        read_vgg16(Path(config.ckpt_vgg16), config.architecture)
+    if config.ckpt_pre_trained and Path(config.ckpt_pre_trained).with_suffix(".json").is_file():
+        checkpoint.verify(Path(config.ckpt_pre_trained))
     warnings = _disk(config, data, global_batch, run_root)
     return {
         "samples": data.samples,

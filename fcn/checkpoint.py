@@ -7,14 +7,13 @@ imports no framework.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from fcn.errors import WeightsError
+from fcn.files import is_sealed, seal, sha256_of, sync, write_atomic
 
 FORMAT = 1
 META_KEY = "fcn_meta"  # the manifest's description travels inside the file as well
@@ -43,51 +42,28 @@ def save(
     import mindspore as ms
 
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".*.writing.ckpt*"):  # of a save that was killed, or found the disk full
+        unfinished.unlink()
     target = folder / f"{name}.ckpt"
     writing = folder / f".{name}.writing.ckpt"
     entries = [{"name": key, "data": value} for key, value in parameters]
     ms.save_checkpoint(entries, str(writing), append_dict={META_KEY: json.dumps(dict(manifest))})
     writing.chmod(0o644)
-    description = {"format": FORMAT, "file": target.name, **_measure(writing, sync=True), **manifest}
+    sync(writing)
+    facts = {"size": writing.stat().st_size, "sha256": sha256_of(writing)}
+    target.with_suffix(".json").unlink(missing_ok=True)  # it does not vouch for the new file
     writing.replace(target)
-    _sync(folder)
-    _write_manifest(target.with_suffix(".json"), description)
+    sync(folder)
+    description = seal({"format": FORMAT, "file": target.name, **facts, **manifest})
+    write_atomic(target.with_suffix(".json"), json.dumps(description, indent=1) + "\n")
     _retire(folder, keep)
     return target
-
-
-def _measure(path: Path, sync: bool = False) -> Dict[str, Any]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-        if sync:
-            os.fsync(file.fileno())
-    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    writing = path.with_suffix(".writing")
-    with writing.open("w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    writing.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _retire(folder: Path, keep: int) -> None:
     for path in listed(folder)[keep:]:
         # The manifest first: a file without one is not taken for a checkpoint.
-        path.with_suffix(".json").unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
 
@@ -121,14 +97,17 @@ def verify(path: Path) -> Checkpoint:
     manifest_path = path.with_suffix(".json")
     try:
         manifest = json.loads(manifest_path.read_text())
-        size, digest = manifest["size"], manifest["sha256"]
+        size, digest, version = manifest["size"], manifest["sha256"], manifest["format"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise WeightsError(f"{manifest_path}: no usable manifest of {path.name} ({error})") from None
+    if version != FORMAT or not is_sealed(manifest):
+        what = "damaged" if version == FORMAT else f"of format {version}, not {FORMAT}"
+        raise WeightsError(f"{manifest_path}: the manifest is {what}; use another checkpoint")
     if path.stat().st_size != size:
         raise WeightsError(
             f"{path}: has {path.stat().st_size} bytes, its manifest says {size}; use another one"
         )
-    if _measure(path)["sha256"] != digest:
+    if sha256_of(path) != digest:
         raise WeightsError(
             f"{path}: its bytes are not those that were saved (sha256 differs); use another one"
         )

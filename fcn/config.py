@@ -7,6 +7,7 @@ configuration files load as they are; what it has and this trainer does not need
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -34,7 +35,7 @@ NOT_USED = {
 class Config(BaseModel):
     """Everything that decides a run's result. A run freezes it in run.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     # Data
     data_file: str = Field("", description="MindRecord file of the training set")
@@ -96,7 +97,7 @@ class Config(BaseModel):
     train_epochs: int = Field(500, ge=1, description="epochs")
     base_lr: float = Field(0.015, gt=0, description="learning rate of the first epoch")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay, on every parameter")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on batch norm's gamma and beta")
     loss_scale: float = Field(1024.0, gt=0, description="factor on the loss where precision is mixed")
     seed: int = Field(1, ge=0, description="seed of weights, order and augmentation")
 
@@ -124,6 +125,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.ckpt_vgg16 and self.ckpt_pre_trained:
+            raise ValueError("ckpt_vgg16, ckpt_pre_trained: give one; the second would replace the first")
         if self.max_scale < self.min_scale:
             raise ValueError(f"max_scale {self.max_scale} is below min_scale {self.min_scale}")
         if min(self.scales) <= 0:
@@ -191,7 +194,8 @@ def _read_file(path: str) -> Tuple[str, Dict[str, Any], Dict[str, int]]:
         if key in lines:
             raise ConfigError(f"{file}:{line}: {key}: also on line {lines[key]}; remove one of them")
         try:
-            values[key], lines[key] = loader.construct_object(value_node, deep=True), line
+            value = loader.construct_object(value_node, deep=True)
+            values[key], lines[key] = value if _is_text(key) else _number(value), line
         except yaml.YAMLError as error:
             raise ConfigError(f"{file}:{line}: {key}: cannot be read: {error}") from None
     return str(file), values, lines
@@ -204,19 +208,23 @@ def _read_overrides(overrides: Sequence[str]) -> Dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set {item}: expected key=value")
         try:
-            value = yaml.safe_load(text)
+            value = text if _is_text(key) else _number(yaml.safe_load(text))
         except yaml.YAMLError:
             value = text
-        values[key.strip()] = "" if value is None else value
+        values[key] = "" if value is None else value
     return values
+
+
+def _is_text(key: str) -> bool:
+    field = Config.model_fields.get(_aliases(key)[0])
+    return field is not None and field.annotation in (str, "str")
 
 
 def _number(value: Any) -> Any:
     """YAML reads 1e-4 as a text; people mean the number."""
-    try:
-        return float(value) if isinstance(value, str) and value[:1].isdigit() else value
-    except ValueError:
-        return value
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
+        return float(value)
+    return value
 
 
 def load_config(
@@ -237,7 +245,7 @@ def load_config(
         for key in source_values:
             for name in _aliases(key):
                 values.pop(name, None)
-        values.update({key: _number(value) for key, value in source_values.items()})
+        values.update(source_values)
     problems = []
     names = _names()
     for key in [key for key in values if key not in names]:

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
+from fcn.platform import CPU, Platform
+
 _POLL_S = 0.001
+_LEAVE_TIMEOUT_S = 20.0
 _PORT_POLL_S = 0.02
 _START_TIMEOUT_S = float(os.environ.get("FCN_START_TIMEOUT_S", "600"))
 
@@ -48,12 +51,16 @@ class World:
             # MindSpore's own exit signs the rank off; to the scheduler a rank that vanished is a lost one.
             sys.exit(exit_code)
         _barrier(self._store, "leave", self.size)
-        if self.rank == 0:
-            time.sleep(20 * _POLL_S)  # the store lives in this process: let the others read their last answer
+        # The store lives in rank 0: it stays until the others have had its last answer.
+        with suppress(RuntimeError):
+            if self.rank == 0:
+                _barrier(self._store, "left", self.size, _LEAVE_TIMEOUT_S)
+            else:
+                self._store.add("left", 1)
         os._exit(exit_code)  # MindSpore's exit joins threads that sleep for seconds
 
 
-def join() -> World:
+def join(platform: Platform) -> World:
     """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that we are who we should be.
 
     Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table
@@ -68,7 +75,7 @@ def join() -> World:
         store = _join_store(rank, size)
     else:
         _wait_for_port(os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"]))
-        with _on_one_core(rank):
+        with _on_one_core(rank) if platform is CPU else nullcontext():
             init()
     if (get_rank(), get_group_size()) != (rank, size):
         raise RuntimeError(
@@ -109,20 +116,25 @@ def _on_one_core(rank: int) -> Iterator[None]:
     for a failure, waits half a second and tries again, up to 38 times.
     """
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(cores)[rank % len(cores)]})
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):  # where it is not allowed the start is slower, no more
+        os.sched_setaffinity(0, {sorted(cores)[rank % len(cores)]})
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         yield
     finally:
         for thread in Path("/proc/self/task").iterdir():  # those that were started meanwhile, too
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 os.sched_setaffinity(int(thread.name), cores)
                 os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
-def _barrier(store: Any, name: str, size: int) -> None:
+def _barrier(store: Any, name: str, size: int, timeout_s: float = _START_TIMEOUT_S) -> None:
+    """Wait until all ranks have come here; raises RuntimeError that says how many have."""
+    deadline = time.monotonic() + timeout_s
     store.add(name, 1)
-    while store.add(name, 0) < size:
+    while (come := store.add(name, 0)) < size:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"only {come} of {size} ranks have come to '{name}' in {timeout_s:.0f} s")
         time.sleep(_POLL_S)
 
 

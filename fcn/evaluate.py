@@ -10,6 +10,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
+from PIL import Image
 
 from fcn.architecture import STRIDE
 from fcn.config import Config
@@ -27,7 +28,7 @@ _SHEET_ROWS = 8
 
 
 class Predictor(nn.Cell):
-    """uint8 BGR images (N, H, W, 3) -> class ids (N, H, W) int32.
+    """uint8 BGR images (N, H, W, 3) -> class ids (N, H, W).
 
     The class of the largest probability, summed over `scales` of the image and, with `flip`, their mirror
     images.
@@ -72,11 +73,6 @@ class _Sample:
     image: np.ndarray
     truth: np.ndarray
 
-    @property
-    def padded_shape(self) -> Tuple[int, int]:
-        height, width = self.truth.shape
-        return _padded(height), _padded(width)
-
 
 def _padded(side: int) -> int:
     step = STRIDE if side <= _FINE_UP_TO else _COARSE_STEP
@@ -88,8 +84,8 @@ def evaluate(
 ) -> Scores:
     """Score `net` on the validation list of `config`.
 
-    The result is the same for every world size: an image's prediction depends on the image alone, and the
-    integer confusion matrices are summed exactly. Writes `out/contact_sheet.png` (image, mask, prediction) on
+    The result is the same for every world size: so are the batches, and the integer confusion matrices are
+    summed exactly. Writes `out/contact_sheet.png` (image, mask, prediction) on
     rank 0, and with `masks` each image's predicted mask at its own size as an indexed PNG.
     """
     items = read_list(Path(config.data_root), Path(config.data_lst))
@@ -98,12 +94,16 @@ def evaluate(
     sheet: List[Tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     mean = np.round(config.image_mean).astype(np.uint8)
     done = 0
-    for batch in _batches(items[world.rank :: world.size], config.eval_batch_size):
+    share = batches_of(items, config.eval_batch_size)[world.rank :: world.size]
+    for batch in _read_ahead(share):
+        status.enter("eval", done)
         predictions = _predict(predictor, batch, config.eval_batch_size, mean)
         for sample, predicted in zip(batch, predictions):
             matrix += confusion(sample.truth, predicted, config.num_classes, config.ignore_label)
             if masks is not None:
-                save_mask(masks / f"{sample.item.name}.png", predicted.astype(np.uint8))
+                target = masks / f"{sample.item.name}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)  # a name may have folders in it
+                save_mask(target, predicted.astype(np.uint8))
             if len(sheet) < _SHEET_ROWS:
                 sheet.append((sample.image, sample.truth, predicted.astype(np.uint8)))
         done += len(batch)
@@ -113,29 +113,37 @@ def evaluate(
     return scores(world.gather_sum(matrix))
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[List[_Sample]]:
-    """Samples of one padded shape together, at most `size` at a time, read ahead by a thread."""
-    waiting: Dict[Tuple[int, int], List[_Sample]] = {}
+def batches_of(items: Sequence[Item], size: int) -> List[List[Item]]:
+    """Items of one padded shape together, at most `size` of them: the same batches for every world size.
+
+    The last bits of a prediction can depend on the place in the batch, so a batch goes to a rank as a whole.
+    """
+    groups: Dict[Tuple[int, int], List[Item]] = {}
+    for item in items:
+        with Image.open(item.image_path) as picture:  # reads the header alone
+            width, height = picture.size
+        groups.setdefault((_padded(height), _padded(width)), []).append(item)
+    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
+def _read_ahead(batches: Sequence[List[Item]]) -> Iterator[List[_Sample]]:
+    """The batches' images and masks; while one is predicted the next is read."""
     with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(_read, item) for item in items[:size]]
-        for index in range(len(items)):
-            if index + size < len(items):
-                ahead.append(reader.submit(_read, items[index + size]))
-            sample = ahead.pop(0).result()
-            group = waiting.setdefault(sample.padded_shape, [])
-            group.append(sample)
-            if len(group) == size:
-                yield waiting.pop(sample.padded_shape)
-    yield from waiting.values()
+        waiting = [reader.submit(_read, batch) for batch in batches[:1]]
+        for following in batches[1:]:
+            samples = waiting.pop().result()
+            waiting.append(reader.submit(_read, following))
+            yield samples
+        yield from (last.result() for last in waiting)
 
 
-def _read(item: Item) -> _Sample:
-    return _Sample(item, read_image(item.image_path), read_mask(item.mask_path))
+def _read(batch: Sequence[Item]) -> List[_Sample]:
+    return [_Sample(item, read_image(item.image_path), read_mask(item.mask_path)) for item in batch]
 
 
 def _predict(predictor: nn.Cell, batch: Sequence[_Sample], size: int, mean: np.ndarray) -> List[np.ndarray]:
     """Class ids of each sample at its own size. The batch is filled up so that each shape is one graph."""
-    height, width = batch[0].padded_shape
+    height, width = map(_padded, batch[0].truth.shape)
     images = np.empty((size, height, width, 3), np.uint8)
     images[:] = mean  # what padding means to the network: normalised, it is nearly zero
     for row, sample in zip(images, batch):

@@ -19,6 +19,8 @@ class PixelCrossEntropy(nn.Cell):
         super().__init__()
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        # Values of its own would make the rows int64: twice the size, and on Ascend refused for int32 labels.
+        self.one, self.zero = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
         self.log_softmax = ops.LogSoftmax(axis=1)
 
     def construct(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ class PixelCrossEntropy(nn.Cell):
         # Classes last: softmax over a strided axis takes twice as long on CPU.
         rows = scores.astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_classes)
         # A label beyond the classes, the ignore label among them, has a row of zeros.
-        total = -(self.log_softmax(rows) * ops.one_hot(labels, self.num_classes)).sum()
+        total = -(self.log_softmax(rows) * ops.one_hot(labels, self.num_classes, self.one, self.zero)).sum()
         wrong = ops.logical_and(labels >= self.num_classes, labels != self.ignore_label)
         any_wrong = wrong.astype(ms.float32).sum() > 0
         # Added, not multiplied: the gradient of a product with NaN is NaN also where it is not chosen.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import traceback
 from typing import Any
 
@@ -23,12 +24,13 @@ class Status:
             os.set_inheritable(self._fd, False)
 
     def send(self, event: str, **fields: Any) -> None:
-        """Report an event, never waiting. A line below PIPE_BUF is written whole or not at all."""
+        """Report an event, never waiting. The line is written whole or not at all."""
         if self._fd is None:
             return
-        line = json.dumps({"event": event, **fields}) + "\n"
-        with contextlib.suppress(OSError):
-            os.write(self._fd, line.encode())
+        line = json.dumps({"event": event, **fields}).encode() + b"\n"
+        if len(line) <= select.PIPE_BUF:  # a longer one could be cut, and take the next one with it
+            with contextlib.suppress(OSError):
+                os.write(self._fd, line)
 
     def phase(self, name: str) -> None:
         """Report the phase that begins: init, data, compile, train, eval, save or done."""
@@ -39,6 +41,9 @@ class Status:
         self.send("enter", what=what, step=step)
 
     def error(self, error: BaseException) -> None:
-        """Report the exception that ends this worker."""
+        """Report the exception that ends this worker, with as much of its traceback as a line holds."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.send("error", type=type(error).__name__, message=str(error)[:1000], traceback=text[-2500:])
+        message, trace = str(error)[:800], text[-2000:]
+        if not (message + trace).isascii():  # in JSON such a character takes 6 bytes
+            message, trace = message[:200], trace[-400:]
+        self.send("error", type=type(error).__name__, message=message, traceback=trace)

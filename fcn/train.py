@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -26,14 +26,12 @@ from fcn.model import FCN8s, Normalise, start_as_in_the_paper
 from fcn.platform import Platform
 from fcn.schedule import cosine_by_epoch
 from fcn.status import Status
+from fcn.stop import PREEMPTED, StopRequest
 from fcn.weights import initialise
-
-PREEMPTED = 75  # exit code: saved and left, start me again
 
 
 class TrainStep(nn.Cell):
-    """One step of all ranks: images (n, H, W, 3) uint8 BGR, labels (n, H, W) uint8, stop () float32 -> loss,
-    stop.
+    """One step of all ranks: images (n, H, W, 3) uint8 BGR, labels (n, H, W) uint8, stop () -> loss, stop.
 
     The loss is the sum over the global batch divided by its valid pixels, so neither the number of ranks nor
     which of them holds the ignored pixels matters. `stop` comes back summed over the ranks: all of them learn
@@ -49,7 +47,9 @@ class TrainStep(nn.Cell):
         self.normalise = Normalise(config.image_mean, config.image_std)
         self.loss = PixelCrossEntropy(config.num_classes, config.ignore_label)
         self.valid_pixels = ValidPixels(config.ignore_label)
-        self.scale = config.loss_scale if platform.mixed_precision else 1.0
+        # With the number of ranks: the loss is divided by the pixels of all of them, and what one adds to the
+        # gradient would be too small for half precision.
+        self.scale = config.loss_scale * world.size if platform.mixed_precision else 1.0
         self.sum = SumOverRanks(world.size)
         self.weights = optimizer.parameters
         self.gradients = ops.value_and_grad(self._scaled_loss, None, weights=self.weights)
@@ -76,10 +76,10 @@ def _unscale(factor: float, gradient: Tensor) -> Tensor:
     return gradient * factor
 
 
-def build_network(config: Config, platform: Platform) -> nn.Cell:
+def build_network(config: Config, platform: Platform, for_training: bool = True) -> nn.Cell:
     """The network with this platform's precision; weights drawn from the run's seed."""
     ms.set_seed(config.seed)  # ranks must start equal: MindSpore sends no weights around
-    net = FCN8s(config.architecture, platform.fc6_as_matmul)
+    net = FCN8s(config.architecture, platform.fc6_as_matmul and for_training)
     if config.paper_init:
         start_as_in_the_paper(net)
     return ms.amp.auto_mixed_precision(net, platform.amp_level) if platform.mixed_precision else net
@@ -96,9 +96,16 @@ class Trainer:
     """Trains one rank's share of a run."""
 
     def __init__(
-        self, config: Config, data: DataSet, run_dir: Path, platform: Platform, world: World, status: Status
+        self,
+        config: Config,
+        data: DataSet,
+        run_dir: Path,
+        platform: Platform,
+        world: World,
+        status: Status,
+        stop: StopRequest,
     ) -> None:
-        self.config, self.data, self.world, self.status = config, data, world, status
+        self.config, self.data, self.world, self.status, self.stop = config, data, world, status, stop
         self.folder = run_dir / "checkpoints"
         self.global_batch = config.batch_over(world.size)
         self.epoch_steps = steps_per_epoch(data.samples, self.global_batch)
@@ -112,47 +119,42 @@ class Trainer:
             self.net.trainable_params(), config.base_lr, config.momentum, weight_decay=config.weight_decay
         )
         self.step = TrainStep(self.net, self.optimizer, config, platform, world).set_train()
-        self.stop_asked = False
-        # A mark only: Python runs handlers between operations, and a rank that left alone would hang the
-        # others.
-        signal.signal(signal.SIGUSR2, lambda *_: setattr(self, "stop_asked", True))
 
     def run(self) -> int:
         """Train to the last epoch. Returns the exit code: 0, or 75 where the run was asked to leave early."""
         self.status.phase("compile")
-        batches = iter(
-            train_batches(
-                self.data,
-                self.config,
-                start_step=0,
-                total_steps=self.total_steps,
-                global_batch=self.global_batch,
-                rank=self.world.rank,
-                world=self.world.size,
-            )
+        batches = train_batches(
+            self.data,
+            self.config,
+            start_step=0,
+            total_steps=self.total_steps,
+            global_batch=self.global_batch,
+            rank=self.world.rank,
+            world=self.world.size,
         )
-        for step in range(1, self.total_steps + 1):
-            stop = self._one_step(step, batches)
-            last = step == self.total_steps
-            if last or stop or step % self.config.save_steps == 0:
-                self._save(step)
-            if stop and not last:
-                return PREEMPTED
-            if step == 1:
-                self.status.phase("train")
+        with closing(batches):
+            for step in range(1, self.total_steps + 1):
+                stop = self._one_step(step, batches)
+                last = step == self.total_steps
+                if last or stop or step % self.config.save_steps == 0:
+                    self._save(step)
+                if stop and not last:
+                    return PREEMPTED
+                if step == 1:
+                    self.status.phase("train")
         return 0
 
-    def _one_step(self, step: int, batches: Iterable[Any]) -> bool:
+    def _one_step(self, step: int, batches: Iterator[Any]) -> bool:
         epoch, step_in_epoch = self._place(step)
         learning_rate = cosine_by_epoch(self.config.base_lr, epoch - 1, self.config.train_epochs)
         if step_in_epoch == 1:
-            self.optimizer.learning_rate.set_data(Tensor(learning_rate, ms.float32))
+            ops.assign(self.optimizer.learning_rate, Tensor(learning_rate, ms.float32))
         started = time.perf_counter()
         self.status.enter("data", step)
-        images, labels, _ = next(iter(batches))
+        images, labels, _ = next(batches)
         fed = time.perf_counter()
         self.status.enter("step", step)
-        asked = Tensor(float(self.stop_asked), ms.float32)
+        asked = Tensor(float(self.stop.asked), ms.float32)
         loss_tensor, stop = self.step(Tensor(images), Tensor(labels), asked)
         loss = float(loss_tensor.asnumpy())
         ended = time.perf_counter()

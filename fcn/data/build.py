@@ -19,6 +19,7 @@ import numpy as np
 from fcn.data import listing, records
 from fcn.data.samples import CHUNK_SAMPLES, THREADS, Checked, Progress, check_all, chunks, record
 from fcn.errors import DataError
+from fcn.files import seal, sync
 
 # MindRecord pads each file to a header and whole pages; its defaults make 50 MB of ten tiny samples. A header
 # of 4 MB lists some 20,000 pages, 80 GB a file.
@@ -203,7 +204,7 @@ def _write_manifest(
     ignored = int(pixels[options.ignore_label])
     pixels[options.ignore_label] = 0
     hashes = "\n".join(f"{sample.image_sha} {sample.ids_sha}" for sample in checked)
-    manifest = records.seal(
+    manifest = seal(
         {
             "format": records.MANIFEST_FORMAT,
             "version": records.MANIFEST_VERSION,
@@ -244,26 +245,18 @@ def _move_into_place(folder: Path, out: Path) -> None:
     mode = manifest.stat().st_mode & 0o777  # what the umask gives; MindRecord makes its files 0600
     for file in folder.iterdir():
         file.chmod(mode)
-        _sync(file)
+        sync(file)
     replaced = records.files_in_manifest(out)
     records.manifest_path(out).unlink(missing_ok=True)
-    _sync(out.parent)
+    sync(out.parent)
     for old in replaced:
         old.unlink(missing_ok=True)
     for file in sorted(folder.iterdir()):
         if file != manifest:
             file.rename(out.with_name(file.name))
-    _sync(out.parent)
+    sync(out.parent)
     manifest.rename(records.manifest_path(out))
-    _sync(out.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(out.parent)
 
 
 def _summary(manifest: Dict[str, Any], options: BuildOptions) -> Dict[str, Any]:

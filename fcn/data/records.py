@@ -7,7 +7,6 @@ writing are all read without a word. `X.mindrecord.json` beside the files `X.min
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fcn.errors import DataError
+from fcn.files import is_sealed, sha256_of
 
 MANIFEST_FORMAT = "fcn-launch data set"
 MANIFEST_VERSION = 1
@@ -27,7 +27,6 @@ MANIFEST_VERSION = 1
 COLUMNS = {"id": "int64", "file_name": "string", "label": "bytes", "data": "bytes"}
 
 _HASH_THREADS = 4
-_HASH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +108,9 @@ def check_labels(dataset: DataSet, num_classes: int, ignore_label: int) -> None:
         )
 
 
-def seal(manifest: Dict[str, Any]) -> Dict[str, Any]:
-    """The manifest with its own checksum, so that a damaged manifest is known as such."""
-    content = json.dumps(manifest, sort_keys=True).encode()
-    return {**manifest, "checksum": hashlib.sha256(content).hexdigest()}
-
-
 def file_entry(path: Path) -> Dict[str, Any]:
     """What a manifest says about a file."""
     return {"name": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def reason(error: Exception) -> str:
@@ -180,8 +164,7 @@ def _read_manifest(path: Path) -> Dict[str, Any]:
             f"{path}: is of manifest version {manifest.get('version')}, this program reads version "
             f"{MANIFEST_VERSION}; build the data set again with this program:\n  {manifest.get('rebuild')}"
         )
-    checksum = manifest.pop("checksum", None)
-    if seal(manifest)["checksum"] != checksum:
+    if not is_sealed(manifest):
         raise _damaged(path, manifest.get("rebuild"))
     return manifest
 

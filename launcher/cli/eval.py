@@ -53,7 +53,7 @@ def eval_(
         raise UserError("--run and --ckpt: give one of them")
     if any(item.startswith("ckpt_file=") for item in overrides):
         raise UserError("--set ckpt_file: name the checkpoint with --ckpt FILE")
-    trained = None if ckpt else find_run(settings.runs_dir, run_name, verb="train")
+    trained = None if ckpt else find_run(settings.runs_dir, run_name, verb="train", needs_checkpoint=True)
     cluster = _cluster(settings.cluster, trained)
     names = {"data_root": root, "data_lst": list_file, "ckpt_file": ckpt, "train_dir": settings.runs}
     overrides += tuple(f"{key}={value}" for key, value in names.items() if value)

@@ -14,6 +14,7 @@ from fcn import distributed, platform
 from fcn.config import Config
 from fcn.data.records import open_dataset
 from fcn.status import Status
+from fcn.stop import StopRequest
 from fcn.train import Trainer
 
 
@@ -30,9 +31,9 @@ class Recorder(Status):
 
 out, config = Path(sys.argv[1]), Config(**json.loads(Path(sys.argv[2]).read_text()))
 device = platform.set_up()
-world = distributed.join()
+world = distributed.join(device)
 recorder = Recorder()
-trainer = Trainer(config, open_dataset(config.data_file), out, device, world, recorder)
+trainer = Trainer(config, open_dataset(config.data_file), out, device, world, recorder, StopRequest())
 code = trainer.run()
 arrays = {name: parameter.asnumpy() for name, parameter in trainer._state()}
 np.savez(out / f"rank-{world.rank}.npz", losses=np.array(recorder.losses), **arrays)

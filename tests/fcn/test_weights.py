@@ -8,6 +8,7 @@ ms = pytest.importorskip("mindspore")
 
 from fcn import weights  # noqa: E402
 from fcn.model import FCN8s  # noqa: E402
+from fcn.vgg16 import read_vgg16  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
 
@@ -60,13 +61,13 @@ def test_every_name_that_does_not_fit_is_listed_and_nothing_loaded(tmp_path, dev
 def test_a_file_of_other_names_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", **{"features.0.weight": np.zeros(1)})
     with pytest.raises(WeightsError, match=r"such as features\.0\.weight"):
-        weights.read_vgg16(tmp_path / "x.npz")
+        read_vgg16(tmp_path / "x.npz", SMALL)
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path):
     (tmp_path / "x.npz").write_text("text")
     with pytest.raises(WeightsError, match="not a readable .npz"):
-        weights.read_vgg16(tmp_path / "x.npz")
+        read_vgg16(tmp_path / "x.npz", SMALL)
 
 
 def test_an_fcn8s_checkpoint_loads_without_its_heads(tmp_path, device, small_config):
@@ -90,7 +91,7 @@ def test_an_fcn8s_checkpoint_loads_without_its_heads(tmp_path, device, small_con
 
 
 def test_the_real_vgg16_file_fits_the_full_encoder(shared_data):
-    values = weights.read_vgg16(shared_data / "vgg16_hed/vgg16bn_hed_fp16.npz")
+    values = read_vgg16(shared_data / "vgg16_hed/vgg16bn_hed_fp16.npz", Architecture())
     needed = {n: s for n, s in parameter_shapes(Architecture()).items() if n < "conv6"}
     assert {name: value.shape for name, value in values.items()} == needed
     assert sum(map(len, VGG16_STAGES)) * 5 == len(values)

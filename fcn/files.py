@@ -1,0 +1,50 @@
+"""Files that a crash must not spoil, and how damage to them is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping, Union
+
+_BLOCK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names that a folder has."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: Union[str, bytes]) -> None:
+    """Replace a file as a whole: whoever reads it finds the old content or the new."""
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_bytes(content.encode() if isinstance(content, str) else content)
+    sync(writing)
+    writing.replace(path)
+    sync(path.parent)
+
+
+def seal(manifest: Mapping[str, Any]) -> Dict[str, Any]:
+    """A manifest with its own checksum, so that a damaged manifest is known as such."""
+    content = json.dumps(manifest, sort_keys=True).encode()
+    return {**manifest, "checksum": hashlib.sha256(content).hexdigest()}
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is as it was sealed."""
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    return seal(content)["checksum"] == manifest.get("checksum")

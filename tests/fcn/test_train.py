@@ -1,0 +1,113 @@
+"""One training step after the other, against what its parts should do."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+
+from data_samples import build, write_samples  # noqa: E402
+
+from fcn.distributed import World  # noqa: E402
+from fcn.platform import CPU, Platform  # noqa: E402
+from fcn.schedule import cosine_by_epoch  # noqa: E402
+from fcn.status import Status  # noqa: E402
+from fcn.stop import StopRequest  # noqa: E402
+from fcn.train import Trainer  # noqa: E402
+
+EPOCHS = 3
+
+
+@pytest.fixture
+def make_trainer(tmp_path, device, small_config):
+    def make(*overrides, platform=CPU, status=None):
+        folder = tmp_path / "data"
+        if not folder.exists():
+            build(folder, write_samples(folder, 4))
+        sets = [
+            "num_classes=8",
+            f"data_file={folder}/set.mindrecord",
+            "global_batch=4",
+            f"train_epochs={EPOCHS}",
+        ]
+        from fcn.data.records import open_dataset
+
+        config = small_config(*sets, "base_lr=0.1", *overrides)
+        data = open_dataset(config.data_file)
+        return Trainer(config, data, tmp_path / "run", platform, World(), status or Status(), StopRequest())
+
+    return make
+
+
+class Snapshots(Status):
+    """The trainer's state after each step, and the losses."""
+
+    def __init__(self):
+        self.states, self.losses, self.trainer = [], [], None
+
+    def send(self, event, **fields):
+        if event == "step":
+            self.losses.append(fields["loss"])
+            self.states.append({name: value.asnumpy().copy() for name, value in self.trainer._state()})
+
+
+def run(make_trainer, *overrides, **options):
+    status = Snapshots()
+    status.trainer = make_trainer(*overrides, status=status, **options)
+    first = {name: value.asnumpy().copy() for name, value in status.trainer._state()}
+    assert status.trainer.run() == 0
+    return [first, *status.states], status.losses
+
+
+def test_each_epochs_steps_go_by_its_learning_rate(make_trainer):
+    """w' = w - lr * m', with momentum m' = 0.9 m + g; an epoch is one step here."""
+    states, _ = run(make_trainer)
+    for epoch, (before, after) in enumerate(zip(states, states[1:])):
+        lr = np.float32(cosine_by_epoch(0.1, epoch, EPOCHS))
+        for name in ("conv1.0.weight", "conv6.1.gamma", "upscore8.weight"):
+            moved = before[name] - after[name]
+            assert np.abs(moved).max() > 0
+            np.testing.assert_allclose(moved, lr * after[f"moments.{name}"], rtol=1e-3, atol=1e-7)
+
+
+def test_momentum_and_weight_decay(make_trainer):
+    """Frozen in place by a tiny learning rate, gradients are the same in every step."""
+    sets = ["base_lr=1e-12", "freeze_bn=true", "min_scale=1", "max_scale=1", "crop_size=128"]
+    plain, _ = run(make_trainer, *sets, "weight_decay=0")
+    decayed, _ = run(make_trainer, *sets, "weight_decay=0.5")
+    for name, decay in (("conv3.0.weight", 0.5), ("conv3.1.gamma", 0.0)):
+        gradient = plain[1][f"moments.{name}"]
+        np.testing.assert_allclose(
+            decayed[1][f"moments.{name}"], gradient + decay * plain[0][name], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_half_precision_with_loss_scale_trains_nearly_the_same(make_trainer):
+    """The path of Ascend; the CPU has the kernels too."""
+    half = Platform("cpu", amp_level="O3", fc6_as_matmul=False)
+    full_states, full = run(make_trainer)
+    states, losses = run(make_trainer, platform=half)
+    assert list(states[0]) == list(full_states[0])
+    assert {value.dtype for value in states[-1].values()} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(losses, full, rtol=0.02)
+    assert losses != full
+
+
+def test_the_seed_decides_the_weights(make_trainer):
+    states = [run(make_trainer, f"seed={seed}")[0][0]["conv1.0.weight"] for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(states[0], states[1])
+    assert not np.array_equal(states[0], states[2])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_trainer):
+    with pytest.raises(FloatingPointError, match=r"epoch \d step 1; lower base_lr"):
+        run(make_trainer, "base_lr=1e30", "train_epochs=20")
+
+
+def test_a_request_to_leave_saves_and_ends_with_75(make_trainer):
+    trainer = make_trainer("train_epochs=1000")
+    trainer.stop.asked = True
+    assert trainer.run() == 75
+    (manifest,) = trainer.folder.glob("*.json")
+    assert json.loads(manifest.read_text())["step"] == 1
