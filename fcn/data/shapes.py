@@ -28,6 +28,7 @@ _RADIUS_MIN, _RADIUS_MAX = 0.13, 0.19  # of a disc, as a share of the image's si
 _TURN_MAX = 0.2  # radians
 _COVERED_MAX = 0.3  # share of an older shape that a newer one may hide
 _CONTRAST_MIN = 100.0  # distance of the base colours in one image, in 0..441
+_COLOUR_TRIES = 32
 _TEXTURE_CONTRAST = 12.0  # standard deviation of a texture's second colour from its first
 _SMOOTHING = 4  # outlines are drawn this many times larger, then averaged
 _JPEG_QUALITY = 95
@@ -132,12 +133,14 @@ def draw_sample(rng: np.random.Generator, size: int) -> Tuple[np.ndarray, np.nda
 
 
 def _new_colour(rng: np.random.Generator, used: List[np.ndarray]) -> np.ndarray:
-    """A base colour that can be told from those already in the image."""
-    while True:
-        colour = rng.uniform(20, 235, 3)
-        if all(np.linalg.norm(colour - other) >= _CONTRAST_MIN for other in used):
-            used.append(colour)
-            return colour
+    """A base colour unlike those used: the first of some that is far enough from them, or the farthest."""
+    colours = rng.uniform(20, 235, (_COLOUR_TRIES, 3))
+    nearest = np.full(_COLOUR_TRIES, np.inf)
+    for other in used:
+        nearest = np.minimum(nearest, np.linalg.norm(colours - other, axis=1))
+    colour = colours[np.argmax(np.minimum(nearest, _CONTRAST_MIN))]
+    used.append(colour)
+    return colour
 
 
 def _texture(rng: np.random.Generator, size: int, base: np.ndarray) -> np.ndarray:
