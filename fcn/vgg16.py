@@ -43,6 +43,5 @@ def read_vgg16(path: Path, arch: Architecture) -> Dict[str, np.ndarray]:
             "expected convB_I.weight, .gamma, .beta, .moving_mean, .moving_variance"
         )
     encoder = {name: shape for name, shape in parameter_shapes(arch).items() if name < "conv6"}
-    encoder = {name: shape for name, shape in encoder.items() if name.startswith("conv")}
     require_fit({name: array.shape for name, array in values.items()}, encoder, f"ckpt_vgg16: {path}")
     return values
