@@ -27,6 +27,6 @@ def answer(work: Callable[[], Dict[str, Any]]) -> int:
     except FcnError as error:
         result, code = {"ok": False, "errors": str(error).splitlines()}, BAD_INPUT
     except KeyboardInterrupt:
-        result, code = {"ok": False, "errors": ["interrupted; nothing was written"]}, INTERRUPTED
+        result, code = {"ok": False, "errors": ["interrupted"]}, INTERRUPTED
     print(json.dumps(result))
     return code

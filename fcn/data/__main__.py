@@ -1,6 +1,6 @@
-"""`python -m fcn.data build|make-demo`: progress on stderr, one JSON object on stdout, exit code 0 or 2.
+"""`python -m fcn.data build|voc|info|verify|make-demo`: progress on stderr, one JSON object on stdout.
 
-`fcn-launch data` passes its arguments to it.
+The exit code is 0 or 2. `fcn-launch data` passes its arguments to it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from fcn.answer import Parser, answer
+from fcn.answer import BAD_INPUT, Parser, answer
 
 _PROG = "fcn-launch data"
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one verb; returns the exit code."""
+    outcome: Dict[str, Any] = {}
 
     def work() -> Dict[str, Any]:
         options = _parser().parse_args(argv)
-        return dict(options.run(options))
+        outcome.update(options.run(options))
+        return outcome
 
-    return answer(work)
+    code = answer(work)
+    return BAD_INPUT if outcome.get("bad") else code
 
 
 def _build(given: argparse.Namespace) -> Dict[str, Any]:
@@ -38,9 +41,37 @@ def _build(given: argparse.Namespace) -> Dict[str, Any]:
             seed=given.seed,
             num_classes=given.num_classes,
             ignore_label=given.ignore_label,
+            decoded=given.decoded,
             overwrite=given.overwrite,
         )
     )
+
+
+def _voc(given: argparse.Namespace) -> Dict[str, Any]:
+    from fcn.data.voc import VocOptions, make_voc
+
+    return make_voc(
+        VocOptions(
+            voc=given.voc,
+            out=given.out,
+            sbd=given.sbd,
+            shards=given.shards,
+            decoded=given.decoded,
+            overwrite=given.overwrite,
+        )
+    )
+
+
+def _info(given: argparse.Namespace) -> Dict[str, Any]:
+    from fcn.data.info import describe
+
+    return describe(given.file, given.sheet)
+
+
+def _verify(given: argparse.Namespace) -> Dict[str, Any]:
+    from fcn.data.verify import verify_dataset
+
+    return verify_dataset(given.file)
 
 
 def _make_demo(given: argparse.Namespace) -> Dict[str, Any]:
@@ -59,12 +90,16 @@ def _make_demo(given: argparse.Namespace) -> Dict[str, Any]:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog=_PROG, description="Make data sets.", allow_abbrev=False)
+    parser = Parser(prog=_PROG, description="Make data sets, and look into them.", allow_abbrev=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
-    _add_build(
-        verbs.add_parser("build", help="MindRecord files from a list of images and masks", allow_abbrev=False)
-    )
-    _add_make_demo(verbs.add_parser("make-demo", help="draw a small labelled set", allow_abbrev=False))
+    for name, text, add_to in (
+        ("build", "MindRecord files from a list of images and masks", _add_build),
+        ("voc", "PASCAL VOC 2012, alone or with SBD", _add_voc),
+        ("info", "what a data set holds", _add_info),
+        ("verify", "read every sample of a data set", _add_verify),
+        ("make-demo", "draw a small labelled set", _add_make_demo),
+    ):
+        add_to(verbs.add_parser(name, help=text, allow_abbrev=False))
     return parser
 
 
@@ -85,7 +120,7 @@ def _add_build(verb: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help="samples, one a line: `image_path mask_path`, or a name to be found as img/NAME.jpg and "
-        "cls_png/NAME.png, or in VOC's JPEGImages/ and SegmentationClassAug/ or SegmentationClass/",
+        "cls_png/NAME.png, or in VOC's JPEGImages/ and SegmentationClass/ or SegmentationClassAug/",
     )
     add(
         "--out", "--dst_path", type=Path, required=True, help="X.mindrecord; shards become X.mindrecord0, ..."
@@ -110,8 +145,63 @@ def _add_build(verb: argparse.ArgumentParser) -> None:
         default=255,
         help="label that does not count (default 255)",
     )
+    _add_decoded(verb)
     add("--overwrite", action="store_true", help="replace the data set of that name")
     verb.set_defaults(run=_build)
+
+
+def _add_decoded(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--decoded",
+        action="store_true",
+        help="store pixels rather than JPEG files: seven times larger for VOC, for hosts where decoding them "
+        "holds training up; the batches are the same",
+    )
+
+
+def _add_voc(verb: argparse.ArgumentParser) -> None:
+    verb.description = (
+        "Make train.mindrecord and val.mindrecord of PASCAL VOC 2012, and their lists train.txt and val.txt. "
+        "VOC alone has 1,464 training images; with SBD, whose masks are converted from MATLAB files, or with "
+        "trainaug.txt and SegmentationClassAug/ in VOC's folder, there are 10,582. No validation image is "
+        "trained on; where both have labelled an image, VOC's mask is taken."
+    )
+    add = verb.add_argument
+    add("--voc", type=Path, required=True, metavar="DIR", help="VOCdevkit/VOC2012")
+    add("--sbd", type=Path, metavar="DIR", help="benchmark_RELEASE, to train on SBD too; needs scipy")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add("--shards", type=int, default=4, help="MindRecord files to write of each set (default 4)")
+    _add_decoded(verb)
+    add("--overwrite", action="store_true", help="replace the sets in that folder")
+    verb.set_defaults(run=_voc)
+
+
+def _add_info(verb: argparse.ArgumentParser) -> None:
+    verb.description = (
+        "Show counts, image sizes, class frequencies, files and fingerprint of a data set, and write a "
+        "contact sheet: images with their masks, spread evenly over it."
+    )
+    _add_file(verb)
+    verb.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE.png",
+        help="the contact sheet (default X.mindrecord.png); no other picture is overwritten",
+    )
+    verb.set_defaults(run=_info)
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    verb.description = (
+        "Read every sample of a data set: checksums of files and samples, their number in each file, images "
+        "and masks that decode, and labels. Bad ones are named, and the exit code is 2."
+    )
+    _add_file(verb)
+    verb.set_defaults(run=_verify)
+
+
+def _add_file(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, metavar="FILE", help="X.mindrecord, or one of its shards")
 
 
 def _add_make_demo(verb: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 
 from fcn.data import listing, records
-from fcn.data.samples import CHUNK_SAMPLES, THREADS, Checked, Progress, check_all, chunks, record
+from fcn.data.samples import CHUNK_SAMPLES, THREADS, Checked, Progress, check_all, chunks, record, warn
 from fcn.errors import DataError
 from fcn.files import seal, sync
 
@@ -36,6 +36,8 @@ class BuildOptions:
     Attributes:
         shuffle: mix the physical order of the rows, drawn from `seed`. Ids, fingerprint and training do
             not depend on it: training draws its own order over the ids.
+        decoded: store pixels rather than compressed files, for hosts where decoding them is the limit. The
+            fingerprint does not depend on it: training sees the same bytes.
         rebuild: the command to name in the manifest where it is not `data build` with these options.
     """
 
@@ -47,6 +49,7 @@ class BuildOptions:
     seed: int = 1
     num_classes: int = 21
     ignore_label: int = 255
+    decoded: bool = False
     overwrite: bool = False
     rebuild: Optional[str] = None
 
@@ -60,34 +63,55 @@ def build_dataset(options: BuildOptions) -> Dict[str, Any]:
     Raises:
         DataError: bad options; files that exist already; or every bad sample with its line of the list.
     """
-    _check_options(options)
-    with _building_folder(options.out) as folder:
-        existing = records.related_files(options.out)
-        if existing and not options.overwrite:
-            raise DataError(
-                f"{existing[0]}: exists already; give another --out, or replace it with --overwrite"
-            )
-        checked = _check_samples(options)
-        _check_room(folder, checked, options)
-        row_ids = _write_records(folder, checked, options)
-        manifest = _write_manifest(folder, checked, row_ids, options)
-        _move_into_place(folder, options.out)
+    return build_datasets([options])[0]
+
+
+def build_datasets(several: Sequence[BuildOptions]) -> List[Dict[str, Any]]:
+    """As `build_dataset`; no set is written before the samples of all are checked."""
+    for options in several:
+        check_options(options)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_building_folder(options.out)) for options in several]
+        for options in several:
+            refuse_existing(options)
+        checked = [_check_samples(options) for options in several]
+        return [_write(*work) for work in zip(folders, checked, several)]
+
+
+def _write(folder: Path, checked: Sequence[Checked], options: BuildOptions) -> Dict[str, Any]:
+    _check_room(folder, checked, options)
+    stored = _write_records(folder, checked, options)
+    manifest = _write_manifest(folder, checked, stored, options)
+    _move_into_place(folder, options.out)
     return _summary(manifest, options)
 
 
 def _check_samples(options: BuildOptions) -> List[Checked]:
     items, problems = listing.scan_list(options.root, options.list_file)
-    checked, more = check_all(items, options.num_classes, options.ignore_label)
+    checked, more = check_all(items, options.num_classes, options.ignore_label, options.decoded)
     problems += more
     if problems:
         count = f"{len(problems)} bad line{'s' if len(problems) > 1 else ''}"
-        raise DataError(f"{listing.describe(options.list_file, problems)}\n{count}; nothing was written")
+        raise DataError(f"{listing.describe(options.list_file, problems)}\n{count}; no data set was written")
     if options.shards > len(checked):
         raise DataError(f"{options.list_file}: lists {len(checked)} samples; give at most as many --shards")
+    turned = [sample.item.image_path for sample in checked if sample.turned]
+    if turned:
+        what = "1 image carries" if len(turned) == 1 else f"{len(turned)} images carry"
+        what += " an EXIF rotation, which training and evaluation ignore"
+        warn(f"{what}: their masks must be labelled on the pixels as stored; the first is {turned[0]}")
     return checked
 
 
-def _check_options(options: BuildOptions) -> None:
+def refuse_existing(options: BuildOptions) -> None:
+    """Raises DataError where a set of that name is there and is not to be replaced."""
+    existing = records.related_files(options.out)
+    if existing and not options.overwrite:
+        raise DataError(f"{existing[0]}: exists already; give another --out, or replace it with --overwrite")
+
+
+def check_options(options: BuildOptions) -> None:
+    """Raises DataError for values that no data set can have."""
     if not 1 <= options.shards <= _SHARDS_MAX:
         raise DataError(f"--shards {options.shards}: must be 1 to {_SHARDS_MAX}")
     if not 2 <= options.num_classes <= 256:
@@ -128,8 +152,11 @@ def _building_folder(out: Path) -> Iterator[Path]:
 
 
 def _check_room(folder: Path, checked: Sequence[Checked], options: BuildOptions) -> None:
-    needed = sum(sample.record_bytes for sample in checked)
-    needed += options.shards * (_HEADER_BYTES + 2 * _page_bytes(checked))
+    page = _page_bytes(checked)
+    largest = max(sample.record_bytes for sample in checked)
+    # what is left of a page is less than the sample that did not fit
+    needed = sum(sample.record_bytes for sample in checked) * page // (page - largest)
+    needed += options.shards * (_HEADER_BYTES + 2 * page)
     free = shutil.disk_usage(folder).free
     if needed > free:
         what = f"needs up to {needed >> 20:,} MB and has {free >> 20:,} MB free"
@@ -142,8 +169,23 @@ def _page_bytes(checked: Sequence[Checked]) -> int:
     return max(_PAGE_BYTES, 1 << (2 * largest - 1).bit_length())
 
 
-def _write_records(folder: Path, checked: Sequence[Checked], options: BuildOptions) -> List[int]:
-    """Write the files; returns the sample id of each physical row, as read back and compared."""
+@dataclass(frozen=True)
+class _Stored:
+    """What was written.
+
+    Attributes:
+        row_ids: the sample id of each physical row, over all files.
+        shard_samples: how many rows each file has.
+        digests: of each sample, see `records.digest`.
+    """
+
+    row_ids: List[int]
+    shard_samples: List[int]
+    digests: List[str]
+
+
+def _write_records(folder: Path, checked: Sequence[Checked], options: BuildOptions) -> _Stored:
+    """Write the files, read them back and compare."""
     # takes seconds, so not before the samples are known to be good
     from mindspore.mindrecord import FileWriter, MindRecordException
 
@@ -163,8 +205,8 @@ def _write_records(folder: Path, checked: Sequence[Checked], options: BuildOptio
         writer.add_index(["id"])
         with ThreadPoolExecutor(THREADS) as pool:
             for chunk in chunks(order.tolist(), chunk_samples):
-                rows = list(pool.map(lambda sample_id: record(sample_id, checked[sample_id]), chunk))
-                digests.update({row["id"]: _row_digest(row["label"], row["data"]) for row in rows})
+                rows = list(pool.map(lambda i: record(i, checked[i], options.decoded), chunk))
+                digests.update({row["id"]: records.digest(**row) for row in rows})
                 writer.write_raw_data(rows)  # parallel_writer=True loses rows without an error
                 progress.add(len(chunk))
         writer.commit()
@@ -176,33 +218,31 @@ def _write_records(folder: Path, checked: Sequence[Checked], options: BuildOptio
         ) from error
 
 
-def _read_back(folder: Path, digests: Dict[int, str]) -> List[int]:
-    import mindspore.dataset as ds
-
-    files = sorted(str(file) for file in folder.iterdir() if file.suffix != ".db")
-    rows = ds.MindDataset(files, columns_list=["id", "label", "data"], shuffle=False)
-    row_ids = []
-    for sample_id, label, data in rows.create_tuple_iterator(num_epochs=1, output_numpy=True):
-        row_ids.append(int(sample_id))
-        if digests.get(int(sample_id)) != _row_digest(label.tobytes(), data.tobytes()):
-            raise RuntimeError(f"sample {int(sample_id)} does not read back as it was written")
+def _read_back(folder: Path, digests: Dict[int, str]) -> _Stored:
+    row_ids: List[int] = []
+    shard_samples: List[int] = []
+    for file in sorted(file for file in folder.iterdir() if file.suffix != ".db"):
+        before = len(row_ids)
+        for row in records.read_rows([str(file)]):
+            row_ids.append(row["id"])
+            if digests.get(row["id"]) != records.digest(**row):
+                raise RuntimeError(f"sample {row['id']} does not read back as it was written")
+        shard_samples.append(len(row_ids) - before)
     if sorted(row_ids) != list(range(len(digests))):
         raise RuntimeError(f"{len(digests)} samples written, {len(set(row_ids))} read back")
-    return row_ids
-
-
-def _row_digest(label: bytes, data: bytes) -> str:
-    return hashlib.sha256(label + data).hexdigest()
+    return _Stored(row_ids, shard_samples, [digests[sample_id] for sample_id in range(len(digests))])
 
 
 def _write_manifest(
-    folder: Path, checked: Sequence[Checked], row_ids: List[int], options: BuildOptions
+    folder: Path, checked: Sequence[Checked], stored: _Stored, options: BuildOptions
 ) -> Dict[str, Any]:
     with ThreadPoolExecutor(THREADS) as pool:
         files = list(pool.map(records.file_entry, sorted(folder.iterdir())))
     pixels = np.sum([sample.pixels for sample in checked], axis=0)
     ignored = int(pixels[options.ignore_label])
     pixels[options.ignore_label] = 0
+    images = np.sum([sample.pixels > 0 for sample in checked], axis=0)
+    images[options.ignore_label] = 0
     hashes = "\n".join(f"{sample.image_sha} {sample.ids_sha}" for sample in checked)
     manifest = seal(
         {
@@ -214,14 +254,27 @@ def _write_manifest(
             "ignore_label": options.ignore_label,
             "class_pixels": pixels[: options.num_classes].tolist(),
             "ignored_pixels": ignored,
+            "class_images": images[: options.num_classes].tolist(),
+            "image_sizes": {
+                "width": _spread([sample.width for sample in checked]),
+                "height": _spread([sample.height for sample in checked]),
+            },
+            "decoded": options.decoded,
             "fingerprint": hashlib.sha256(hashes.encode()).hexdigest(),
             "rebuild": options.rebuild or _rebuild_command(options),
             "files": files,
-            "row_ids": row_ids,
+            "row_ids": stored.row_ids,
+            "shard_samples": stored.shard_samples,
+            "names": [sample.item.name for sample in checked],
+            "digests": stored.digests,
         }
     )
     records.manifest_path(folder / options.out.name).write_text(json.dumps(manifest, indent=1))
     return manifest
+
+
+def _spread(values: Sequence[int]) -> Dict[str, float]:
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
 def _rebuild_command(options: BuildOptions) -> str:
@@ -236,6 +289,7 @@ def _rebuild_command(options: BuildOptions) -> str:
     ]
     words += ["--num-classes", options.num_classes, "--ignore-label", options.ignore_label]
     words += ["--shuffle", "--seed", options.seed] if options.shuffle else []
+    words += ["--decoded"] if options.decoded else []
     return shlex.join([*map(str, words), "--overwrite"])
 
 

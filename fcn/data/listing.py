@@ -1,11 +1,12 @@
 """Lists of samples, and the images and masks they name.
 
 A line of a list is one of
-  `image_path mask_path`   relative to the root (a leading slash, as in the published VOC lists, is accepted)
+  `image_path mask_path`   relative to the root (a leading slash, as in the published VOC lists, is accepted);
+                           separated by a tab where the paths have blanks
   `NAME`                   `img/NAME.jpg` with `cls_png/NAME.png` (the layout of SBD conversions), or
-                           `JPEGImages/NAME.jpg` with `SegmentationClassAug/NAME.png` where that file exists
-                           and else `SegmentationClass/NAME.png` (PASCAL VOC; the Aug folder holds VOC's own
-                           masks too, and the merged ones for the images that VOC left without).
+                           `JPEGImages/NAME.jpg` with `SegmentationClass/NAME.png` (PASCAL VOC) where there
+                           is one and else `SegmentationClassAug/NAME.png` (VOC and SBD merged; some of these
+                           folders hold SBD's coarser mask also of images that VOC has labelled)
 """
 
 from __future__ import annotations
@@ -14,25 +15,28 @@ import io
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Tuple, Union
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from fcn.errors import DataError
+from fcn.pictures import palette
 
 PathLike = Union[str, Path]
 
 _LAYOUTS = (
     ("img/{}.jpg", ("cls_png/{}.png",)),
-    ("JPEGImages/{}.jpg", ("SegmentationClassAug/{}.png", "SegmentationClass/{}.png")),
+    ("JPEGImages/{}.jpg", ("SegmentationClass/{}.png", "SegmentationClassAug/{}.png")),
 )
 
 # A mask is labelled on the pixels as they are stored, so an EXIF rotation must not turn the image under it.
 READ_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
-_PNG_GREY, _PNG_PALETTE = 0, 3  # the PNG specification's colour types, byte 25 of a file
+_PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3  # the PNG specification's colour types, byte 25 of a file
+
+_COLOURS_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,7 @@ def scan_list(root: PathLike, list_file: PathLike) -> Tuple[List[Item], List[Pro
     items: List[Item] = []
     problems: List[Problem] = []
     first_line: Dict[Path, int] = {}
-    for number, line in enumerate(_lines(Path(list_file)), start=1):
-        words = line.split()
-        if not words:
-            continue
+    for number, words in entries(list_file):
         found = _locate(root, words, number)
         if isinstance(found, Problem):
             problems.append(found)
@@ -101,6 +102,19 @@ def describe(list_file: PathLike, problems: List[Problem]) -> str:
     return "\n".join(f"{list_file}:{problem.line}: {problem.text}" for problem in ordered)
 
 
+def entries(list_file: PathLike) -> Iterator[Tuple[int, List[str]]]:
+    """The number and the words of each line that is not blank.
+
+    Raises:
+        DataError: where the list cannot be read as text.
+    """
+    for number, line in enumerate(_lines(Path(list_file)), start=1):
+        line = line.strip()
+        words = [word.strip() for word in line.split("\t" if "\t" in line else None)]
+        if line:
+            yield number, [word for word in words if word]
+
+
 def _lines(list_file: Path) -> List[str]:
     try:
         return list_file.read_text(encoding="utf-8-sig").split("\n")  # CRLF has become "\n" by then
@@ -115,7 +129,7 @@ def _locate(root: Path, words: List[str], line: int) -> Union[Item, Problem]:
         return _locate_name(root, words[0], line)
     if len(words) > 2:
         text = f"expected one name or `image_path mask_path`, found {len(words)} words"
-        return Problem(line, f"{text}; rename files that have spaces in their paths")
+        return Problem(line, f"{text}; separate paths that have blanks by a tab")
     image_path, mask_path = (_resolve(root, word) for word in words)
     missing = [str(path) for path in (image_path, mask_path) if not path.is_file()]
     if missing:
@@ -166,6 +180,9 @@ def read_bytes(path: PathLike) -> bytes:
 def read_image(path: PathLike) -> np.ndarray:
     """An image file as uint8 (height, width, 3) BGR, as stored: an EXIF rotation is not applied.
 
+    Grey is given to all three channels, CMYK is converted, of 16 bits the upper 8 are kept, and transparency
+    is dropped.
+
     Raises:
         DataError: where the file is missing, truncated or not an image.
     """
@@ -173,10 +190,13 @@ def read_image(path: PathLike) -> np.ndarray:
 
 
 def read_mask(path: PathLike) -> np.ndarray:
-    """A PNG mask as uint8 (height, width) class ids: palette indices, or the values of an 8-bit grey file.
+    """A PNG mask as uint8 (height, width) class ids.
+
+    They are the indices of a palette file, the values of an 8-bit grey one, or what the colours of an RGB one
+    are in the palette of PASCAL VOC, where (224, 224, 192) is 255.
 
     Raises:
-        DataError: where the file is missing, damaged, or holds colours where ids are needed.
+        DataError: where the file is missing, damaged, or holds other colours.
     """
     return decode_mask(read_bytes(path), path)
 
@@ -188,7 +208,7 @@ def decode_image(data: bytes, path: PathLike) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), READ_BGR) if data and not truncated_jpeg else None
     if image is None:
         what = "is empty" if not data else "is truncated" if truncated_jpeg else "is damaged or not an image"
-        raise DataError(f"{path}: {what}; replace the file or remove its line from the list")
+        raise DataError(f"{path}: {what}; replace the file, or leave it out")
     return image
 
 
@@ -199,18 +219,39 @@ def decode_mask(data: bytes, path: PathLike) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            unusable = _not_class_ids(picture, bit_depth=data[24], colour_type=data[25])
-            if unusable is None:
-                return np.array(picture)
+            bit_depth, colour_type = data[24], data[25]
+            pixels = np.array(picture)
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error and others
         raise DataError(f"{path}: is damaged or not a PNG ({error}); masks must be PNG files") from error
-    raise DataError(
-        f"{path}: is {unusable}, which holds no class ids; convert it to a palette PNG or an 8-bit grey PNG "
-        "whose pixel values are the class ids"
-    )
+    if colour_type == _PNG_PALETTE or (colour_type, bit_depth) == (_PNG_GREY, 8):
+        return pixels
+    if (colour_type, bit_depth) == (_PNG_RGB, 8):
+        return _ids_of_colours(pixels, path)
+    kind = "grey" if colour_type == _PNG_GREY else picture.mode
+    raise DataError(f"{path}: is a {bit_depth}-bit {kind} picture, which holds no class ids; {_CONVERT}")
 
 
-def _not_class_ids(picture: Image.Image, bit_depth: int, colour_type: int) -> Optional[str]:
-    if colour_type == _PNG_PALETTE or (colour_type == _PNG_GREY and bit_depth == 8):
-        return None
-    return f"a {bit_depth}-bit {'grey' if colour_type == _PNG_GREY else picture.mode} picture"
+def _ids_of_colours(pixels: np.ndarray, path: PathLike) -> np.ndarray:
+    """RGB (height, width, 3) to the class ids that have these colours."""
+    codes = _code(pixels)
+    places = np.searchsorted(_PALETTE_CODES, codes).clip(max=len(_PALETTE_CODES) - 1)
+    foreign = _PALETTE_CODES[places] != codes
+    if not foreign.any():
+        return _PALETTE_IDS[places]
+    colours, counts = np.unique(codes[foreign], return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_COLOURS_SHOWN_MAX]
+    named = [f"({colours[i] >> 16}, {colours[i] >> 8 & 255}, {colours[i] & 255})" for i in most]
+    shown = ", ".join(f"{name} in {counts[i]:,} pixels" for name, i in zip(named, most))
+    more = f" and {len(colours) - len(most):,} more" if len(colours) > len(most) else ""
+    text = f"{path}: is an RGB picture with colours that PASCAL VOC's palette does not have: {shown}{more}"
+    raise DataError(f"{text}; {_CONVERT}")
+
+
+def _code(rgb: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+_PALETTE_IDS = np.argsort(_code(palette())).astype(np.uint8)
+_PALETTE_CODES = _code(palette())[_PALETTE_IDS]
+_CONVERT = "convert it to a palette PNG or an 8-bit grey PNG whose pixel values are the class ids"

@@ -7,12 +7,13 @@ writing are all read without a word. `X.mindrecord.json` beside the files `X.min
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from fcn.files import is_sealed, sha256_of
 MANIFEST_FORMAT = "fcn-launch data set"
 MANIFEST_VERSION = 1
 
-# MindRecord's schema; `id` is the sample's index in the list it was built from, `label` an 8-bit grey PNG of
-# class ids, `data` the image file as it was.
+# MindRecord's schema; `id` is the sample's index in the list it was built from, `label` and `data` are the
+# mask and the image as samples.py packs them.
 COLUMNS = {"id": "int64", "file_name": "string", "label": "bytes", "data": "bytes"}
 
 _HASH_THREADS = 4
@@ -70,23 +71,73 @@ def open_dataset(data_file: Union[str, Path], verify: bool = True) -> DataSet:
     Raises:
         DataError: naming each file that is missing, truncated, altered or foreign, and the way to rebuild.
     """
+    dataset, manifest = read_manifest(data_file)
+    faults = file_faults(dataset, manifest, verify)
+    if faults:
+        lines = [f"{dataset.path.with_name(name)}: {fault}" for name, fault in faults.items()]
+        raise DataError("\n".join([*lines, f"build the data set again:\n  {dataset.rebuild}"]))
+    return dataset
+
+
+def read_manifest(data_file: Union[str, Path]) -> Tuple[DataSet, Dict[str, Any]]:
+    """The data set that a manifest describes, and all that the manifest says; no other file is looked at.
+
+    Raises:
+        DataError: where the manifest is missing, damaged, or of another data set than `data_file`.
+    """
     given = Path(data_file)
     path = _find(given)
     manifest = _read_manifest(manifest_path(path))
     try:
         dataset = _dataset(path, manifest)
-        entries = {str(entry["name"]): entry for entry in manifest["files"]}
-        rebuild = f"build the data set again:\n  {dataset.rebuild}"
-        if given != path and given.name not in entries:
-            raise DataError(f"{given}: is not a file of the data set {path}; give {path}, or {rebuild}")
-        with ThreadPoolExecutor(_HASH_THREADS) as pool:
-            found = pool.map(lambda entry: _fault(path.parent, entry, verify), entries.values())
-            faults = [fault for fault in found if fault]
+        if given != path and given.name not in [entry["name"] for entry in manifest["files"]]:
+            raise DataError(
+                f"{given}: is not a file of the data set {path}; give {path}, or build the data set again:\n"
+                f"  {dataset.rebuild}"
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(manifest_path(path)) from error
-    if faults:
-        raise DataError("\n".join([*faults, rebuild]))
-    return dataset
+    return dataset, manifest
+
+
+def need_details(dataset: DataSet, manifest: Dict[str, Any]) -> None:
+    """Raises DataError where a manifest is of the time before samples had digests and statistics."""
+    if "digests" not in manifest:
+        text = f"{manifest_path(dataset.path)}: was written before manifests held a checksum of each sample"
+        raise DataError(f"{text}; training can use the set, or build it again:\n  {dataset.rebuild}")
+
+
+def file_faults(dataset: DataSet, manifest: Dict[str, Any], verify: bool) -> Dict[str, str]:
+    """What is wrong with the files, by their names: presence and size, and with `verify` the sha256."""
+    entries = manifest["files"]
+    with ThreadPoolExecutor(_HASH_THREADS) as pool:
+        faults = pool.map(lambda entry: _fault(dataset.path.parent, entry, verify), entries)
+        return {entry["name"]: fault for entry, fault in zip(entries, faults) if fault}
+
+
+def read_rows(files: Sequence[str], rows: Optional[Sequence[int]] = None) -> Iterator[Dict[str, Any]]:
+    """The rows as {"id": int, "file_name": str, "label": bytes, "data": bytes}.
+
+    Args:
+        files: MindRecord files.
+        rows: the physical rows to read, in this order; all where it is None.
+
+    Raises:
+        RuntimeError: where MindRecord cannot read a file; see `reason`.
+    """
+    import mindspore.dataset as ds  # takes seconds
+
+    sampler = None if rows is None else ds.SubsetSampler(list(rows))
+    order = {"shuffle": False} if sampler is None else {"sampler": sampler}
+    found = ds.MindDataset(list(files), list(COLUMNS), num_parallel_workers=1, **order)
+    for sample_id, name, label, data in found.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        yield {"id": int(sample_id), "file_name": str(name), "label": label.tobytes(), "data": data.tobytes()}
+
+
+def digest(id: int, file_name: str, label: bytes, data: bytes) -> str:  # noqa: A002 (the column's name)
+    """Hex sha256 of a row, its columns kept apart."""
+    head = f"{id} {file_name} {len(label)} ".encode()
+    return hashlib.sha256(head + label + data).hexdigest()
 
 
 def check_labels(dataset: DataSet, num_classes: int, ignore_label: int) -> None:
@@ -204,11 +255,11 @@ def _fault(folder: Path, entry: Dict[str, Any], verify: bool) -> Optional[str]:
         size = path.stat().st_size
         if size != entry["size"]:
             kind = "is truncated" if size < entry["size"] else "is not the file it was"
-            return f"{path}: {kind}: {size:,} bytes, {entry['size']:,} when it was built"
+            return f"{kind}: {size:,} bytes, {entry['size']:,} when it was built"
         if verify and sha256_of(path) != entry["sha256"]:
-            return f"{path}: is not the file that was built: damaged, or of another data set (sha256 differs)"
+            return "is not the file that was built: damaged, or of another data set (sha256 differs)"
     except FileNotFoundError:
-        return f"{path}: is missing"
+        return "is missing"
     except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
     return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 import cv2
 import numpy as np
@@ -42,3 +44,29 @@ def build(folder: Path, list_file: Path, name: str = "set.mindrecord", **options
     options = {"root": folder, **options}
     build_dataset(BuildOptions(list_file=list_file, out=folder / name, **options))  # type: ignore[arg-type]
     return open_dataset(folder / name)
+
+
+def run(*args: object, **options: Any) -> subprocess.CompletedProcess:
+    """`python -m fcn.data`, its output captured."""
+    command = [sys.executable, "-m", "fcn.data", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def flip_a_byte(path: Path, offset: int) -> None:
+    """Damage a file."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def gtcls(ids: np.ndarray) -> Dict[str, object]:
+    """The struct `GTcls` of a mask as SBD's files have it: with a sparse picture of each class's boundary."""
+    from scipy.sparse import csc_matrix
+
+    boundaries = np.empty((20, 1), object)
+    for label in range(1, 21):
+        shape = (ids == label).astype(np.uint8)
+        edge = shape - cv2.erode(shape, np.ones((3, 3), np.uint8))
+        boundaries[label - 1, 0] = csc_matrix(edge.astype(bool))
+    present = np.unique(ids[ids > 0]).astype(np.uint8)
+    return {"Boundaries": boundaries, "Segmentation": ids, "CategoriesPresent": present[:, None]}

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from data_samples import build, write_sample, write_samples
+from data_samples import build, run, write_samples
 from PIL import Image
 
 from fcn.data.__main__ import main
@@ -39,11 +34,6 @@ def root(tmp_path_factory) -> Path:
 def copy(root, tmp_path) -> Path:
     """That root again, to be damaged."""
     return Path(shutil.copytree(root, tmp_path / "copy"))
-
-
-def run(*args: object, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "fcn.data", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def rows_of(files):
@@ -117,6 +107,21 @@ def test_one_shard_is_the_same_bytes_from_process_to_process(root, tmp_path):
         assert (tmp_path / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
+def test_decoded_the_set_is_the_same_to_training(root, small_config):
+    from fcn.data.pipeline import train_batches
+
+    config = small_config("num_classes=21", "min_scale=0.5", "max_scale=2.0")
+    jpeg = open_dataset(root / "set.mindrecord")
+    pixels = build(root, root / "list.txt", "pixels.mindrecord", shards=2, decoded=True)
+    assert pixels.fingerprint == jpeg.fingerprint
+    assert "--decoded" in pixels.rebuild
+    (row,) = rows_of(pixels.files)[:1]
+    assert row["data"].tobytes()[:2] == b"BM" and row["label"].tobytes()[:2] == b"P5"
+    steps = {"start_step": 0, "total_steps": 4, "global_batch": 6, "rank": 0, "world": 1}
+    for one, other in zip(train_batches(jpeg, config, **steps), train_batches(pixels, config, **steps)):
+        assert all(np.array_equal(*arrays) for arrays in zip(one, other))
+
+
 def test_opening_does_not_import_mindspore(root):
     code = "import sys; from fcn.data.records import open_dataset; open_dataset(sys.argv[1]); "
     code += "sys.exit('mindspore' in sys.modules)"
@@ -127,7 +132,7 @@ def test_every_bad_sample_is_listed_and_nothing_written(tmp_path):
     list_file = write_samples(tmp_path, 9)
     img, masks = tmp_path / "img", tmp_path / "cls_png"
     (img / "s001.jpg").write_bytes((img / "s001.jpg").read_bytes()[:-100])
-    cv2.imwrite(str(masks / "s002.png"), np.zeros((46, 66, 3), np.uint8))
+    cv2.imwrite(str(masks / "s002.png"), np.full((46, 66, 3), (30, 20, 10), np.uint8))
     save_mask(masks / "s003.png", np.zeros((10, 10), np.uint8))
     save_mask(masks / "s004.png", np.zeros((62, 52), np.uint8))
     save_mask(masks / "s005.png", np.full((55, 60), 38, np.uint8))
@@ -138,7 +143,7 @@ def test_every_bad_sample_is_listed_and_nothing_written(tmp_path):
     errors = json.loads(answer.stdout)["errors"]
     expected = (
         (2, "img/s001.jpg: is truncated"),
-        (3, "cls_png/s002.png: is a 8-bit RGB picture"),
+        (3, "colours that PASCAL VOC's palette does not have: (10, 20, 30) in 3,036 pixels"),
         (4, "img/s003.jpg: 64x49 pixels but its mask"),
         (5, "an EXIF rotation of the image is ignored"),
         (6, "cls_png/s005.png: label 38 (3,300 pixels) outside 0..20 and not the ignore label 255"),
@@ -148,7 +153,7 @@ def test_every_bad_sample_is_listed_and_nothing_written(tmp_path):
     assert len(errors) == len(expected) + 1
     for error, (line, text) in zip(errors, expected):
         assert error.startswith(f"{list_file}:{line}: ") and text in error
-    assert errors[-1] == "7 bad lines; nothing was written"
+    assert errors[-1] == "7 bad lines; no data set was written"
     assert list(tmp_path.glob("*x.mindrecord*")) == []
 
 
@@ -229,184 +234,3 @@ def test_usage_errors_are_answers_too(root):
         answer = run(*args)
         assert answer.returncode == 2
         assert json.loads(answer.stdout)["ok"] is False
-
-
-def flip_a_byte(path: Path, offset: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "missing file": (lambda root: (root / "set.mindrecord1").unlink(), r"set\.mindrecord1: is missing"),
-    "missing index": (
-        lambda root: (root / "set.mindrecord2.db").unlink(),
-        r"set\.mindrecord2\.db: is missing",
-    ),
-    "cut short": (
-        lambda root: os.truncate(root / "set.mindrecord0", 100),
-        r"mindrecord0: is truncated: 100 byt",
-    ),
-    "cut in its padding": (
-        lambda root: os.truncate(root / "set.mindrecord0", (root / "set.mindrecord0").stat().st_size - 1),
-        r"mindrecord0: is truncated",
-    ),
-    "longer": (
-        lambda root: (root / "set.mindrecord0").open("ab").write(b"x"),
-        r"mindrecord0: is not the file it was",
-    ),
-    "a byte flipped in the data": (
-        lambda root: flip_a_byte(root / "set.mindrecord2", (4 << 20) + 5000),
-        r"mindrecord2: is not the file that was built",
-    ),
-    "a byte flipped in the index": (
-        lambda root: flip_a_byte(root / "set.mindrecord1.db", 9000),
-        r"mindrecord1\.db: is not the file that was built",
-    ),
-    "shards exchanged": (
-        lambda root: shutil.copy(root / "set.mindrecord0", root / "set.mindrecord1"),
-        r"mindrecord1: is (truncated|not the file)",  # the shards may differ in size
-    ),
-    "no manifest": (
-        lambda root: (root / "set.mindrecord.json").unlink(),
-        r"has no manifest .*fcn-launch data build .*--overwrite",
-    ),
-    "manifest cut short": (
-        lambda root: os.truncate(root / "set.mindrecord.json", 300),
-        r"manifest is damaged",
-    ),
-    "a manifest of another set": (
-        lambda root: (root / "set.mindrecord.json").write_bytes((root / "one.mindrecord.json").read_bytes()),
-        r"set\.mindrecord1: is not a file of the data set|one\.mindrecord",
-    ),
-    "some other json": (lambda root: (root / "set.mindrecord.json").write_text("[]"), "is not the manifest"),
-    "nothing there": (
-        lambda root: [path.unlink() for path in root.glob("set.mindrecord*")],
-        r"no such data set\. Build it:\n  fcn-launch data build",
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named_with_the_way_to_rebuild(copy, damage):
-    inflict, message = DAMAGES[damage]
-    if "another set" in damage:
-        build(copy, copy / "list.txt", "one.mindrecord", overwrite=True)
-        for path in copy.glob("one.mindrecord*"):
-            if path.suffix != ".json":
-                path.unlink()
-    inflict(copy)
-    with pytest.raises(DataError) as error:
-        open_dataset(copy / "set.mindrecord")
-    assert re.search(message, str(error.value), re.DOTALL)
-    if damage != "some other json":
-        assert "fcn-launch data build" in str(error.value)
-
-
-def test_any_flipped_byte_of_a_manifest_is_noticed(copy):
-    manifest = copy / "set.mindrecord.json"
-    whole = manifest.read_bytes()
-    rng = np.random.default_rng(0)
-    for offset in rng.integers(0, len(whole), 60):
-        content = bytearray(whole)
-        content[offset] = (content[offset] + 1 + rng.integers(0, 9)) % 128
-        if json_or_none(content) == json.loads(whole):
-            continue  # a blank became another blank
-        manifest.write_bytes(content)
-        with pytest.raises(DataError):
-            open_dataset(copy / "set.mindrecord")
-
-
-def json_or_none(content):
-    try:
-        return json.loads(bytes(content))
-    except ValueError:
-        return None
-
-
-def test_without_verify_sizes_are_still_checked_but_not_contents(copy):
-    flip_a_byte(copy / "set.mindrecord2", (4 << 20) + 5000)
-    open_dataset(copy / "set.mindrecord", verify=False)
-    os.truncate(copy / "set.mindrecord0", 100)
-    with pytest.raises(DataError, match="is truncated"):
-        open_dataset(copy / "set.mindrecord", verify=False)
-
-
-def stop_in_mid_build(root: Path, out: Path, number: int, *more: str) -> int:
-    """Start a build of `root`, send it a signal as soon as it writes files; returns its exit code."""
-    command = [sys.executable, "-m", "fcn.data", "build", "--root", root, "--list", root / "list.txt"]
-    process = subprocess.Popen(
-        [*command, "--out", out, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    first_file = out.with_name(f".{out.name}.building") / out.name
-    while not first_file.exists():
-        assert process.poll() is None, "ended before it wrote anything"
-        time.sleep(0.0005)
-    process.send_signal(number)
-    return process.wait(timeout=60)
-
-
-def test_a_killed_build_leaves_no_half_data_set(tmp_path):
-    write_samples(tmp_path, 13)
-    out = tmp_path / "x.mindrecord"
-    assert stop_in_mid_build(tmp_path, out, signal.SIGKILL) == -signal.SIGKILL
-    assert [path.name for path in tmp_path.glob("x.mindrecord*")] == []
-    with pytest.raises(DataError, match="no such data set"):
-        open_dataset(out)
-    assert build(tmp_path, tmp_path / "list.txt", "x.mindrecord").samples == 13
-    assert list(tmp_path.glob(".x.mindrecord*")) == []
-
-
-def test_ctrl_c_in_mid_build_leaves_nothing_at_all(tmp_path):
-    write_samples(tmp_path, 13)
-    assert stop_in_mid_build(tmp_path, tmp_path / "x.mindrecord", signal.SIGINT) == 130
-    assert list(tmp_path.glob("*x.mindrecord*")) == []
-
-
-def test_a_killed_rebuild_leaves_the_old_set_as_it_was(copy):
-    before = open_dataset(copy / "set.mindrecord").fingerprint
-    write_sample(copy, "s000", (40, 70), seed=99)
-    code = stop_in_mid_build(copy, copy / "set.mindrecord", signal.SIGKILL, "--overwrite")
-    assert code == -signal.SIGKILL
-    assert open_dataset(copy / "set.mindrecord").fingerprint == before
-
-
-def test_a_write_that_fails_leaves_nothing(root, tmp_path):
-    out = tmp_path / "x.mindrecord"
-    limit = (5 << 20, 5 << 20)  # bytes a file may have; a record file has more
-    answer = run(
-        *("build", "--root", root, "--list", root / "list.txt", "--out", out),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )
-    assert answer.returncode == 2
-    (error,) = json.loads(answer.stdout)["errors"]
-    assert error.startswith(f"{out}: MindRecord cannot write it: ") and "MB are free there" in error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_builds_of_one_set_do_not_mix(tmp_path):
-    list_file = write_samples(tmp_path, 2)
-    folder = tmp_path / ".set.mindrecord.building"
-    folder.mkdir()
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(DataError, match="another build of it is under way"):
-        build(tmp_path, list_file)
-    os.close(lock)
-    assert build(tmp_path, list_file).samples == 2
-
-
-def test_a_source_that_changes_during_the_build_is_noticed(tmp_path, monkeypatch):
-    from fcn.data import build as building
-
-    list_file = write_samples(tmp_path, 3)
-    check_room = building._check_room
-
-    def change_then_check(*args):
-        write_sample(tmp_path, "s001", (43, 68), seed=77)
-        check_room(*args)
-
-    monkeypatch.setattr(building, "_check_room", change_then_check)
-    with pytest.raises(DataError, match=r"s001\.jpg or its mask .* changed during the build"):
-        build(tmp_path, list_file)
-    assert list(tmp_path.glob("*set.mindrecord*")) == []

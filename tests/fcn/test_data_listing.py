@@ -44,11 +44,13 @@ def test_bare_names_are_found_in_the_known_layouts(tmp_path):
     touch(tmp_path, "img/s.jpg", "cls_png/s.png")
     touch(tmp_path, "JPEGImages/v.jpg", "SegmentationClass/v.png")
     touch(tmp_path, "JPEGImages/w.jpg", "SegmentationClass/w.png", "SegmentationClassAug/w.png")
-    items = read_list(tmp_path, listed(tmp_path, "s\nv\nw\n"))
+    touch(tmp_path, "JPEGImages/x.jpg", "SegmentationClassAug/x.png")
+    items = read_list(tmp_path, listed(tmp_path, "s\nv\nw\nx\n"))
     assert [str(item.mask_path.relative_to(tmp_path)) for item in items] == [
         "cls_png/s.png",
         "SegmentationClass/v.png",
-        "SegmentationClassAug/w.png",
+        "SegmentationClass/w.png",
+        "SegmentationClassAug/x.png",
     ]
 
 
@@ -101,6 +103,12 @@ def test_a_list_or_root_that_is_not_there_is_named(tmp_path):
         read_list(tmp_path, tmp_path / "binary")
 
 
+def test_a_tab_separates_paths_that_have_blanks(tmp_path):
+    touch(tmp_path, "my images/a 1.jpg", "my masks/a 1.png")
+    (item,) = read_list(tmp_path, listed(tmp_path, "my images/a 1.jpg\tmy masks/a 1.png\t\r\n"))
+    assert (item.name, item.mask_path) == ("a 1", tmp_path / "my masks/a 1.png")
+
+
 def test_a_palette_mask_is_read_as_ids_not_as_colours(tmp_path):
     ids = np.array([[0, 1, 15], [20, 255, 13]], np.uint8)
     save_mask(tmp_path / "m.png", ids)
@@ -123,11 +131,31 @@ def test_a_grey_mask_is_read_as_ids(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "m.png"), ids)
 
 
+def test_a_mask_in_the_colours_of_voc_is_read_as_ids(tmp_path):
+    ids = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    Image.fromarray(palette()[ids]).save(tmp_path / "m.png")
+    assert (tmp_path / "m.png").read_bytes()[25] == 2  # colour type RGB
+    assert np.array_equal(read_mask(tmp_path / "m.png"), ids)
+    assert palette()[255].tolist() == [224, 224, 192]  # void
+
+
+def test_other_colours_are_named_with_their_pixels(tmp_path):
+    colours = palette()[np.zeros((10, 10), np.uint8)]
+    colours[0, :7] = (255, 0, 0)
+    colours[1, :3] = (224, 224, 193)
+    for column in range(4):
+        colours[2, column] = (9, 9, column)
+    Image.fromarray(colours).save(tmp_path / "m.png")
+    message = r"m\.png: .* \(255, 0, 0\) in 7 pixels, \(224, 224, 193\) in 3 pixels, .* and 1 more; convert"
+    with pytest.raises(DataError, match=message):
+        read_mask(tmp_path / "m.png")
+
+
 def test_masks_that_hold_no_ids_are_refused_with_a_remedy(tmp_path):
-    cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((2, 2, 3), np.uint8))
+    Image.new("RGBA", (2, 2)).save(tmp_path / "alpha.png")
     cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((2, 2), np.uint16))
     Image.new("1", (2, 2)).save(tmp_path / "bits.png")
-    for name, what in (("rgb", "8-bit RGB"), ("deep", "16-bit grey"), ("bits", "1-bit grey")):
+    for name, what in (("alpha", "8-bit RGBA"), ("deep", "16-bit grey"), ("bits", "1-bit grey")):
         with pytest.raises(DataError, match=f"{name}.png: is a {what} picture.* convert it to a palette PNG"):
             read_mask(tmp_path / f"{name}.png")
 

@@ -40,6 +40,56 @@ def test_build_passes_its_options_on_and_answers_in_json(demo, tmp_path):
     assert (tmp_path / "val.mindrecord1").is_file()
 
 
+def test_info_shows_what_is_in_the_set(demo, tmp_path):
+    out, _ = demo
+    result = invoke("info", out / "train.mindrecord", "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0][:4] == [f"{out}/train.mindrecord:", "6", "samples", "in"]
+    assert ["width", "32", "to", "32", "pixels,", "median", "32"] in lines
+    labels = [words[0] for words in lines if words and words[0].isdigit()]
+    assert labels == ["0", "1", "2", "3", "255"]
+    assert lines[-1] == ["contact", "sheet", f"{tmp_path}/sheet.png"]
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_verify_says_so_or_names_what_is_bad_with_exit_code_2(demo, tmp_path):
+    out, _ = demo
+    good = invoke("verify", out / "train.mindrecord")
+    assert good.exit_code == 0, good.output
+    assert "6 samples in 1 file, all as they were built, fingerprint" in good.stdout
+    for file in out.glob("train.mindrecord*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    image = (out / "img/train_0003.jpg").read_bytes()
+    records = tmp_path / "train.mindrecord"
+    records.write_bytes(records.read_bytes().replace(image, image[:-2] + b"xx"))
+    bad = invoke("verify", records)
+    assert bad.exit_code == 2
+    assert "  train.mindrecord: sample 3 (train_0003): is not what was written" in bad.stdout
+    assert f"build the data set again:\n  fcn-launch data make-demo --out {out}" in bad.stdout
+    answer = invoke("verify", records, "--json")
+    assert answer.exit_code == 2
+    assert {"file": "train.mindrecord", "id": 3, "name": "train_0003"}.items() <= (
+        json.loads(answer.stdout)["bad"][-1].items()
+    )
+
+
+def test_voc_prints_both_sets_and_how_to_evaluate(demo, tmp_path):
+    out, _ = demo
+    voc = tmp_path / "VOC2012"
+    (voc / "ImageSets/Segmentation").mkdir(parents=True)
+    for split in ("train", "val"):
+        names = (out / f"{split}.txt").read_text()
+        (voc / f"ImageSets/Segmentation/{split}.txt").write_text(names)
+    (voc / "JPEGImages").symlink_to(out / "img")
+    (voc / "SegmentationClass").symlink_to(out / "cls_png")
+    result = invoke("voc", "--voc", voc, "--out", tmp_path / "set", "--shards", 1)
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path}/set/train.mindrecord: 6 samples in 1 file, " in result.stdout
+    assert f"{tmp_path}/set/val.mindrecord: 2 samples in 1 file, " in result.stdout
+    assert f"validation: --root {tmp_path}/set --list {tmp_path}/set/val.txt" in result.stdout
+
+
 def test_bad_data_is_a_usage_error(demo, tmp_path):
     out, _ = demo
     (tmp_path / "list.txt").write_text("train_0000\nnothing\n")
