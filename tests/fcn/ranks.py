@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -43,12 +43,35 @@ def train(out: Path, config: dict, size: int, rendezvous: str = "store") -> List
     """Train with `size` ranks; the recorded arrays of each rank. Fails with the log of a rank that fails."""
     out.mkdir(parents=True)
     (out / "config.json").write_text(json.dumps(config))
+    run(out, [str(HERE / "rank_program.py"), str(out), str(out / "config.json")], size, rendezvous)
+    return [dict(np.load(out / f"rank-{rank}.npz")) for rank in range(size)]
+
+
+def work(verb: str, run_dir: Path, config: dict, options: dict, size: int) -> None:
+    """A verb of `fcn.worker` on `size` ranks, in a run directory as the launcher makes it.
+
+    Threads are those of one host with two cores. Fails with the log of a rank that fails.
+    """
+    run_dir.mkdir(parents=True)
+    (run_dir / "run.yaml").write_text(json.dumps({"verb": verb, "config": config, "options": options}))
+    threads = {"OMP_NUM_THREADS": str(max(1, 2 // size))}
+    run(run_dir, ["-m", "fcn.worker", verb, "--run-dir", str(run_dir)], size, environ=threads)
+
+
+def run(
+    out: Path,
+    program: Sequence[str],
+    size: int,
+    rendezvous: str = "store",
+    environ: Optional[Mapping[str, str]] = None,
+) -> None:
+    """Run `python PROGRAM` on each rank to its end, its log in `out`."""
     port = free_port()
-    program = [sys.executable, str(HERE / "rank_program.py"), str(out), str(out / "config.json")]
+    command = [sys.executable, *program]
     started = []
     for rank in range(size):
-        env = {**os.environ, **environment(rank, size, rendezvous, port)}
-        started.append((rank, _start(program, env, out / f"rank-{rank}.log")))
+        env = {**os.environ, **environment(rank, size, rendezvous, port), **(environ or {})}
+        started.append((rank, _start(command, env, out / f"rank-{rank}.log")))
     if size > 1 and rendezvous == "scheduler":
         env = {**os.environ, **environment(0, size, rendezvous, port), "MS_ROLE": "MS_SCHED"}
         started.append(
@@ -63,12 +86,11 @@ def train(out: Path, config: dict, size: int, rendezvous: str = "store") -> List
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    return [dict(np.load(out / f"rank-{rank}.npz")) for rank in range(size)]
 
 
-def _start(program: List[str], env: Dict[str, str], log: Path) -> subprocess.Popen:
+def _start(command: List[str], env: Dict[str, str], log: Path) -> subprocess.Popen:
     with log.open("wb") as file:
-        return subprocess.Popen(program, env=env, stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
 
 
 def _tail(out: Path, name: object) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from fcn.data.listing import read_mask
-from fcn.pictures import colour, contact_sheet, overlay, palette, save_mask
+from fcn.pictures import colour, confusion_picture, contact_sheet, overlay, palette, save_mask
 
 
 def test_the_palette_is_pascal_vocs():
@@ -47,3 +47,24 @@ def test_a_contact_sheet_shows_each_picture_in_its_column(tmp_path):
         left = sheet[:, 8 + 248 * column : 8 + 248 * column + 240]
         matches = (left == expected).all(axis=2)
         assert matches.sum() == 120 * 240 + 240 * 120
+
+
+def test_a_confusion_matrix_is_dark_where_all_pixels_of_a_row_are(tmp_path):
+    names = ["background", "cat", "absent"]
+    confusion_picture([[3000, 0, 0], [500, 500, 0], [0, 0, 0]], names, tmp_path / "matrix.png")
+    picture = cv2.imread(str(tmp_path / "matrix.png"))
+    bottom, right = picture.shape[0] - 8, picture.shape[1] - 8
+    left = right - 3 * 34
+    # A corner of each cell, which no number covers
+    shades = [
+        [picture[bottom - 34 * (3 - r) + 2, left + 34 * c + 2].tolist() for c in range(3)] for r in range(3)
+    ]
+    dark, half, white = [140, 60, 20], [198, 158, 138], [255, 255, 255]
+    assert shades == [[dark, white, white], [half, half, white], [white, white, white]]
+    beside = picture[bottom - 3 * 34 : bottom, : left - 2]
+    assert all((beside[34 * r : 34 * (r + 1)] < 128).any() for r in range(3))  # each row has its name
+
+
+def test_a_confusion_matrix_of_many_classes_stays_of_use(tmp_path):
+    confusion_picture(np.eye(255, dtype=int).tolist(), [str(c) for c in range(255)], tmp_path / "matrix.png")
+    assert max(Image.open(tmp_path / "matrix.png").size) < 1500
