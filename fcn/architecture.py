@@ -14,6 +14,7 @@ from typing import Dict, Tuple
 # Channels of VGG16's five stages of 3x3 convolutions (Simonyan and Zisserman 2015, table 1, column D).
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 FC6_KERNEL = 7
+BATCH_NORM_EPS = 1e-5
 STRIDE = 32  # of the encoder: input sides are padded to a multiple of it
 UPSAMPLINGS = {"upscore2": (4, 2), "upscore_pool4": (4, 2), "upscore8": (16, 8)}  # kernel, stride
 

@@ -23,6 +23,7 @@ from fcn.data.order import steps_per_epoch
 from fcn.data.records import DataSet, check_labels, open_dataset
 from fcn.data.samples import check_all
 from fcn.errors import ConfigError, DataError, WeightsError
+from fcn.pretrained import check_pretrained
 from fcn.vgg16 import read_vgg16
 
 _BYTES = 4  # of a float32 value
@@ -44,15 +45,12 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
         )
     if config.data_root and config.data_lst:
         read_list(config.data_root, config.data_lst)  # `eval` will want it when the training is over
-    for key in ("ckpt_vgg16", "ckpt_pre_trained"):
-        file = getattr(config, key)
-        if file and not Path(file).is_file():
-            raise WeightsError(f"{key}: {file}: no such file")
+    warnings: List[str] = []
     if config.ckpt_vgg16:
-        read_vgg16(Path(config.ckpt_vgg16), config.architecture)
-    if config.ckpt_pre_trained and Path(config.ckpt_pre_trained).with_suffix(".json").is_file():
-        checkpoint.verify(Path(config.ckpt_pre_trained))
-    warnings = _disk(config, data, global_batch, run_root)
+        warnings += read_vgg16(Path(config.ckpt_vgg16), config).warnings
+    if config.ckpt_pre_trained:
+        check_pretrained(Path(config.ckpt_pre_trained), config)
+    warnings += _disk(config, data, global_batch, run_root)
     return {
         "samples": data.samples,
         "fingerprint": data.fingerprint,

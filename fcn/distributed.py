@@ -37,10 +37,12 @@ class World:
         """Exact sum of an int64 array over all ranks.
 
         Gathered, then added: MindSpore's CPU all-reduce has no int64, and float32 loses counts above 2^24.
+        Sent as halves: its all-gather takes int64, but only the lower 32 bits of it arrive.
         """
         if self.size == 1:
             return values
-        gathered = _AllGather()(Tensor(values[None].astype(np.int64))).asnumpy()
+        halves = Tensor(values[None].astype(np.int64).view(np.int32))
+        gathered = _AllGather()(halves).asnumpy().view(np.int64)
         return gathered.reshape(self.size, *values.shape).sum(axis=0)
 
     def leave(self, exit_code: int) -> NoReturn:

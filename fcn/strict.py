@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Collection, List, Mapping, Tuple
+from typing import Collection, List, Mapping, Sequence, Tuple
 
 from fcn.errors import WeightsError
 
 Shapes = Mapping[str, Tuple[int, ...]]
+
+_NAMES_SHOWN = 6
+
+
+def abridged(names: Sequence[str]) -> str:
+    """The first of many names and the number of the others; 'nothing' where there is none."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + f" and {more} more" * (more > 0) if names else "nothing"
 
 
 def require_fit(given: Shapes, needed: Shapes, source: str, may_lack: Collection[str] = ()) -> None:

@@ -111,7 +111,7 @@ class Trainer:
         self.epoch_steps = steps_per_epoch(data.samples, self.global_batch)
         self.total_steps = config.train_epochs * self.epoch_steps
         self.net = build_network(config, platform)
-        for line in initialise(self.net, config):
+        for line in initialise(self.net, config, data, world):
             print(line, flush=True)
         if config.freeze_bn:
             freeze_batch_norm(self.net)

@@ -55,6 +55,8 @@ def test_a_good_configuration_is_resolved(data, tmp_path):
         (["num_classes=5"], "set num_classes=21"),
         (["data_file=other.mindrecord"], "other.mindrecord: no such data set"),
         (["batch_size=1", "ckpt_vgg16=none.npz"], "ckpt_vgg16: none.npz: no such file"),
+        (["batch_size=1", "ckpt_vgg16=."], "ckpt_vgg16: .: is a folder; name the file"),
+        (["batch_size=1", "ckpt_pre_trained=none.ckpt"], "ckpt_pre_trained: none.ckpt: no such file"),
         (["crop_sise=64"], "the nearest known one is crop_size"),
     ],
 )
