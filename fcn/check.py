@@ -1,7 +1,7 @@
-"""Checks a configuration, its data and its checkpoint before any worker starts: `python -m fcn.check
-train|eval`.
+"""Checks a verb's configuration, data and checkpoint before any worker starts: `python -m fcn.check VERB`.
 
-Prints one JSON object: ok, errors, warnings, config (resolved), data. Imports no framework.
+Prints one JSON object: ok, errors, warnings, config (resolved), data, and the verb's options for its worker.
+Imports no framework.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import yaml
 
-from fcn import checkpoint
 from fcn.answer import Parser, answer
 from fcn.architecture import parameter_count
-from fcn.config import Config, load_config
-from fcn.data.listing import describe, read_list, scan_list
+from fcn.check_export import FORMATS, check_export
+from fcn.check_use import check_eval, check_predict, new_folder, with_checkpoint
+from fcn.config import Config
+from fcn.config_file import load_config
+from fcn.data.listing import read_list
 from fcn.data.order import steps_per_epoch
 from fcn.data.records import DataSet, check_labels, open_dataset
-from fcn.data.samples import check_all
-from fcn.errors import ConfigError, DataError, WeightsError
+from fcn.errors import ConfigError, DataError
 from fcn.pretrained import check_pretrained
+from fcn.schedule import start_rate
 from fcn.vgg16 import read_vgg16
 
 _BYTES = 4  # of a float32 value
 
 
-def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[str, Any], List[str]]:
+def check_train(
+    config: Config, world_size: int, run_root: Path, platform: str = "cpu"
+) -> Tuple[Dict[str, Any], List[str]]:
     """Facts about the data and warnings; raises FcnError on what would stop the run."""
     if not config.data_file:
         raise ConfigError(
             "data_file: no training data named; `fcn-launch data build` makes a MindRecord file"
         )
-    data = open_dataset(config.data_file)
-    check_labels(data, config.num_classes, config.ignore_label)
+    data = _check_steps(config, world_size, platform)
     global_batch = config.batch_over(world_size)
-    if data.samples < global_batch:
-        raise DataError(
-            f"{config.data_file}: {data.samples} samples are fewer than one step takes "
-            f"({world_size} ranks, global batch {global_batch}); lower batch_size, or use fewer devices"
-        )
-    if config.data_root and config.data_lst:
+    if config.eval_epochs:
+        check_eval(config)
+    elif config.data_root and config.data_lst:
         read_list(config.data_root, config.data_lst)  # `eval` will want it when the training is over
     warnings: List[str] = []
     if config.ckpt_vgg16:
@@ -51,6 +51,11 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
     if config.ckpt_pre_trained:
         check_pretrained(Path(config.ckpt_pre_trained), config)
     warnings += _disk(config, data, global_batch, run_root)
+    if config.scale_lr:
+        warnings.append(
+            f"scale_lr: base_lr {config.base_lr:g} becomes {start_rate(config, global_batch):g}: the global "
+            f"batch is {global_batch}, batch_size {config.batch_size}"
+        )
     return {
         "samples": data.samples,
         "fingerprint": data.fingerprint,
@@ -58,10 +63,41 @@ def check_train(config: Config, world_size: int, run_root: Path) -> Tuple[Dict[s
     }, warnings
 
 
+def check_bench(config: Config, world_size: int, platform: str) -> Dict[str, Any]:
+    """Facts about the data, where there are any; raises FcnError on what would stop the steps."""
+    if config.data_file:
+        return {"samples": _check_steps(config, world_size, platform).samples}
+    _global_batch(config, world_size, platform)
+    return {}
+
+
+def _check_steps(config: Config, world_size: int, platform: str) -> DataSet:
+    global_batch = _global_batch(config, world_size, platform)
+    data = open_dataset(config.data_file)
+    check_labels(data, config.num_classes, config.ignore_label)
+    if data.samples < global_batch:
+        raise DataError(
+            f"{config.data_file}: {data.samples} samples are fewer than one step takes "
+            f"({world_size} ranks, global batch {global_batch}); lower batch_size, or use fewer devices"
+        )
+    return data
+
+
+def _global_batch(config: Config, world_size: int, platform: str) -> int:
+    if config.sync_bn and platform == "cpu":
+        raise ConfigError(
+            "sync_bn: MindSpore has no CPU kernel for synchronised batch norm; leave it out here, or set "
+            "freeze_bn=true where batches are too small for statistics"
+        )
+    return config.batch_over(world_size)
+
+
 def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:
     """Compare what the run will keep with what the disk has: full after days is too late."""
     arch = config.architecture
-    one = (parameter_count(arch) + parameter_count(arch, trainable_only=True)) * _BYTES
+    # Momentum, and the moving average, have a value for each weight.
+    copies = 2 if config.ema_decay else 1
+    one = (parameter_count(arch) + copies * parameter_count(arch, trainable_only=True)) * _BYTES
     steps = config.train_epochs * steps_per_epoch(data.samples, global_batch)
     kept = min(config.keep_checkpoint_max, -(-steps // config.save_steps))
     free = shutil.disk_usage(_existing(run_root)).free
@@ -90,65 +126,66 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def check_eval(config: Config, checkpoints: Optional[Path]) -> Tuple[Config, Dict[str, Any], List[str]]:
-    """The configuration with its checkpoint chosen and the network's shape taken from it, facts, warnings."""
-    warnings: List[str] = []
-    if checkpoints is not None:
-        found, warnings = checkpoint.newest(checkpoints)
-        if found is None:
-            damaged = "".join(f"\n  {line}" for line in warnings)
-            raise WeightsError(f"{checkpoints}: no usable checkpoint{damaged}")
-    elif not config.ckpt_file:
-        raise ConfigError("ckpt_file: no checkpoint named; give --ckpt FILE or --run RUN")
-    else:
-        path = Path(config.ckpt_file)
-        if path.is_file() and not path.with_suffix(".json").is_file():
-            found = None  # from elsewhere: shapes are checked when it is loaded
-            warnings = [f"{path}: has no manifest, so neither its bytes nor its normalisation can be checked"]
-        else:
-            found = checkpoint.verify(path)
-    if found is not None:
-        norm = found.manifest["normalisation"]
-        stored = {
-            **found.manifest["architecture"],
-            "image_mean": norm["image_mean"],
-            "image_std": norm["image_std"],
-        }
-        known = {**config.model_dump(), **stored, "ckpt_file": str(found.path)}
-        config, _ = load_config(base=known)
-    if not config.data_root or not config.data_lst:
-        raise ConfigError("data_root, data_lst: no validation list named; give --root DIR and --list FILE")
-    items, problems = scan_list(config.data_root, config.data_lst)
-    problems += check_all(items, config.num_classes, config.ignore_label)[1]
-    if problems:
-        raise DataError(describe(config.data_lst, problems))
-    return config, {"images": len(items)}, warnings
-
-
 def main(argv: Optional[List[str]] = None) -> int:
     """Print the answer; 0 where all is well, 2 where something is not."""
 
     def work() -> Dict[str, Any]:
         args = _parser().parse_args(argv)
         config, warnings = _load(args)
+        options: Dict[str, Any] = {}
         if args.verb == "train":
-            data, more = check_train(config, args.world_size, Path(config.train_dir))
+            data, more = check_train(config, args.world_size, Path(config.train_dir), args.platform)
+        elif args.verb == "bench":
+            data, more = check_bench(config, args.world_size, args.platform), []
         else:
-            config, data, more = check_eval(config, args.checkpoints)
-        resolved = _with_absolute_paths(config)
-        return {"errors": [], "warnings": warnings + more, "config": resolved, "data": data}
+            config, more = with_checkpoint(config, args.checkpoints)
+            data, options, images = _check_use(args, config)
+            more += images
+        resolved = {"config": _with_absolute_paths(config), "data": data, "options": options}
+        return {"errors": [], "warnings": warnings + more, **resolved}
 
     return answer(work)
 
 
+def _check_use(args: argparse.Namespace, config: Config) -> Tuple[Dict[str, Any], Dict[str, Any], List[str]]:
+    """Facts, options and warnings of a verb that uses a trained network."""
+    if args.verb == "eval":
+        facts = check_eval(config)
+        return facts, {"save_masks": new_folder("--save-masks", args.save_masks)}, []
+    if args.verb == "export":
+        dims = (args.batch, args.height, args.width)
+        wanted = (args.format, args.out, args.overwrite, dims, args.check)
+        return {}, *check_export(config, *wanted, args.platform)
+    images, warnings = check_predict(args.images)
+    out = new_folder("--out", args.out)
+    return {"images": len(images)}, {"images": images, "out": out, "save_prob": args.save_prob}, warnings
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m fcn.check", allow_abbrev=False)
-    parser.add_argument("verb", choices=["train", "eval"])
-    parser.add_argument("--config", help="YAML file or recipe")
-    parser.add_argument("--run", type=Path, help="start from the configuration in this run's run.yaml")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--world-size", type=int, default=1)
-    parser.add_argument("--checkpoints", type=Path, help="eval: the newest good checkpoint of this folder")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    parsers = {}
+    for verb in ("train", "bench", "eval", "predict", "export"):
+        one = parsers[verb] = verbs.add_parser(verb, allow_abbrev=False)
+        one.add_argument("--config", help="YAML file or recipe")
+        one.add_argument("--run", type=Path, help="start from the configuration in this run's run.yaml")
+        one.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+        if verb in ("train", "bench", "export"):
+            one.add_argument("--platform", choices=["cpu", "ascend"], default="cpu")
+        if verb in ("train", "bench"):
+            one.add_argument("--world-size", type=int, default=1)
+        else:
+            one.add_argument("--checkpoints", type=Path, help="take the newest good one of this folder")
+    parsers["eval"].add_argument("--save-masks", metavar="DIR")
+    parsers["predict"].add_argument("images", nargs="+", metavar="IMAGE_OR_DIR")
+    parsers["predict"].add_argument("--out", required=True, metavar="DIR")
+    parsers["predict"].add_argument("--save-prob", action="store_true")
+    parsers["export"].add_argument("--format", choices=FORMATS, required=True)
+    parsers["export"].add_argument("--out", metavar="FILE")
+    parsers["export"].add_argument("--overwrite", action="store_true")
+    parsers["export"].add_argument("--check", metavar="IMAGE")
+    for size in ("--batch", "--height", "--width"):
+        parsers["export"].add_argument(size, type=int)
     return parser
 
 

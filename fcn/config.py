@@ -1,35 +1,17 @@
-"""The trainer's configuration: one typed table, a YAML file and `key=value` overrides.
+"""The trainer's configuration: one typed table, with a help text for each key.
 
-Names and defaults are those of the original FCN8s project (mindspore-ai/models, research/cv/FCN8s), so its
-configuration files load as they are; what it has and this trainer does not need is accepted and said.
+Names and defaults are those of the original FCN8s project (mindspore-ai/models, research/cv/FCN8s).
+config_file.py reads it from YAML and the command line.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from pathlib import Path
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Literal, Optional, Tuple
 
-import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from fcn.architecture import Architecture
 from fcn.errors import ConfigError
-
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
-# Keys of the original project that decide nothing here, and why. They are accepted so that its files load.
-NOT_USED = {
-    **dict.fromkeys(("enable_modelarts", "data_url", "train_url", "checkpoint_url"), "ModelArts copies"),
-    **dict.fromkeys(("data_path", "output_path", "load_path", "checkpoint_path"), "ModelArts copies"),
-    "checkpoint_file": "--ckpt names the checkpoint to evaluate",
-    "device_target": "the cluster file names the device kind",
-    "parallel_mode": "training is data parallel",
-    "enable_profiling": "not built",
-    "file_name": "not a training setting",
-    "file_format": "not a training setting",
-}
 
 
 class Config(BaseModel):
@@ -52,6 +34,11 @@ class Config(BaseModel):
     crop_size: int = Field(512, ge=32, description="height and width of a training crop, pixels")
     min_scale: float = Field(0.5, gt=0, description="smallest random scale of a training image")
     max_scale: float = Field(2.0, gt=0, description="largest random scale of a training image")
+    photometric: bool = Field(
+        False,
+        description="random brightness, contrast, saturation and hue; with zoom and rotation part of the "
+        "68.5 mean IoU of fmahoudeau/FCN-Segmentation-TensorFlow, its share is not given",
+    )
     data_workers: int = Field(2, ge=1, description="threads that read and augment, per rank")
 
     # Network
@@ -91,7 +78,16 @@ class Config(BaseModel):
         description="start the score heads at zero and the upsamplings as bilinear interpolation of each "
         "class (CVPR 2015, sections 3.3 and 4.3), in place of random values",
     )
-    freeze_bn: bool = Field(False, description="train with the moving statistics of batch norm, unchanged")
+    freeze_bn: bool = Field(
+        False,
+        description="train with the moving statistics of batch norm, unchanged, for batches too small "
+        "to have statistics (DeepLabv3, arXiv 1706.05587, section 4, ends so; no gain for FCN-8s is known)",
+    )
+    sync_bn: bool = Field(
+        False,
+        description="batch-norm statistics over all devices, Ascend only; mmsegmentation trains FCN so, "
+        "a gain at 32 images a device is not known",
+    )
 
     # Optimisation
     batch_size: int = Field(
@@ -103,11 +99,62 @@ class Config(BaseModel):
     global_batch: Optional[int] = Field(
         None, ge=1, description="samples per step over all devices; default batch_size times world size"
     )
+    accumulate_steps: int = Field(
+        1,
+        ge=1,
+        description="slices that a device's samples of a step are computed in, to save memory; same result",
+    )
     train_epochs: int = Field(500, ge=1, description="epochs")
-    base_lr: float = Field(0.015, gt=0, description="learning rate of the first epoch")
+    base_lr: float = Field(0.015, gt=0, description="learning rate that the schedule starts from")
+    scale_lr: bool = Field(
+        False,
+        description="multiply base_lr by global_batch / batch_size (linear scaling, arXiv 1706.02677: "
+        "ImageNet accuracy kept up to batches of 8192, with warm-up)",
+    )
+    lr_schedule: Literal["cosine_epoch", "cosine", "poly", "step"] = Field(
+        "cosine_epoch",
+        description="cosine by epoch (the original's) or by step; poly: +1.17 mean IoU over step for "
+        "DeepLab's VGG16 at equal iterations (arXiv 1606.00915, section 4.1.1)",
+    )
+    lr_power: float = Field(0.9, gt=0, description="power of lr_schedule poly")
+    lr_steps: List[int] = Field([], description="epochs after which lr_schedule step multiplies by lr_gamma")
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="factor of lr_schedule step")
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="linear warm-up from 0 (arXiv 1706.02677: keeps large batches from diverging)"
+    )
+    encoder_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        description="factor on the learning rate of the VGG16 encoder; DeepLab (arXiv 1606.00915, section "
+        "4.1) trains a pretrained encoder at 0.1 of the classifier's; no gain is given",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on batch norm's gamma and beta")
+    clip_norm: float = Field(
+        0.0, ge=0, description="largest global norm of the gradient, 0: no limit; against single bad batches"
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the weights' moving average, evaluated in place of the weights, 0: none; "
+        "0.9998 is usual; no figure for FCN-8s is known",
+    )
+    class_weights: List[float] = Field(
+        [],
+        description="weight of each class in the loss, empty: all 1; for rare classes (SegNet, arXiv "
+        "1511.00561, section 4: better class average, lower pixel accuracy)",
+    )
+    amp_level: Literal["auto", "O0", "O2", "O3"] = Field(
+        "auto",
+        description="mixed precision: O2 keeps batch norm in float32, O3 nothing; auto: O3 on Ascend, O0 on "
+        "CPU",
+    )
     loss_scale: float = Field(1024.0, gt=0, description="factor on the loss where precision is mixed")
+    dynamic_loss_scale: bool = Field(
+        False,
+        description="halve the loss scale on overflow, double it after 2000 good steps (arXiv 1710.03740)",
+    )
     seed: int = Field(1, ge=0, description="seed of weights, order and augmentation")
 
     # Checkpoints
@@ -120,6 +167,11 @@ class Config(BaseModel):
     )
 
     # Evaluation
+    eval_epochs: int = Field(
+        0,
+        ge=0,
+        description="epochs between evaluations during training, 0: none; the best checkpoint is kept",
+    )
     eval_batch_size: int = Field(16, ge=1, description="images per step of evaluation, per device")
     ckpt_file: str = Field("", description="checkpoint to evaluate; --ckpt overrides it")
     scales: List[float] = Field([1.0], min_length=1, description="scales of the image, probabilities summed")
@@ -142,6 +194,18 @@ class Config(BaseModel):
             raise ValueError(f"scales: {min(self.scales)} is not above 0")
         if min(self.image_std) <= 0:
             raise ValueError("image_std: every value must be above 0")
+        if self.class_weights and (
+            len(self.class_weights) != self.num_classes or min(self.class_weights) < 0
+        ):
+            raise ValueError(
+                f"class_weights: give one weight of 0 or more for each of the {self.num_classes} classes"
+            )
+        if self.class_weights and max(self.class_weights) == 0:
+            raise ValueError("class_weights: every weight is 0; at least one class must count")
+        if self.lr_schedule == "step" and not self.lr_steps:
+            raise ValueError("lr_steps: empty, but lr_schedule is step; give the epochs, such as [30, 40]")
+        if self.freeze_bn and self.sync_bn:
+            raise ValueError("freeze_bn, sync_bn: give one; frozen statistics are not computed")
         if self.ignore_label < self.num_classes:
             raise ValueError(
                 f"ignore_label {self.ignore_label} is one of the classes 0..{self.num_classes - 1}; use 255"
@@ -151,11 +215,15 @@ class Config(BaseModel):
     def batch_over(self, world_size: int) -> int:
         """Samples per step over all devices; raises ConfigError where they cannot be shared out evenly."""
         if self.global_batch is None:
-            return self.batch_size * world_size
-        if self.global_batch % world_size:
+            return self.batch_size * world_size * self.accumulate_steps
+        parts = world_size * self.accumulate_steps
+        if self.global_batch % parts:
+            slices = (
+                f" in {self.accumulate_steps} slices (accumulate_steps)" if self.accumulate_steps > 1 else ""
+            )
             raise ConfigError(
-                f"global_batch: {self.global_batch} samples cannot be shared evenly by {world_size} devices; "
-                f"use a multiple of {world_size}"
+                f"global_batch: {self.global_batch} samples cannot be shared evenly by {world_size} devices"
+                f"{slices}; use a multiple of {parts}"
             )
         return self.global_batch
 
@@ -168,123 +236,3 @@ class Config(BaseModel):
     def normalisation(self) -> Dict[str, Any]:
         """What an image must go through before the network; recorded in every checkpoint."""
         return {"colour": "BGR", "image_mean": list(self.image_mean), "image_std": list(self.image_std)}
-
-
-def _names() -> List[str]:
-    names = list(NOT_USED)
-    for name, field in Config.model_fields.items():
-        alias = field.validation_alias
-        names += [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
-    return names
-
-
-def _read_file(path: str) -> Tuple[str, Dict[str, Any], Dict[str, int]]:
-    """The file's name, its keys and values, and the line of each key. Recipes are found by bare name."""
-    file = Path(path)
-    if not file.is_file() and (RECIPES / f"{path}.yaml").is_file():
-        file = RECIPES / f"{path}.yaml"
-    if not file.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise ConfigError(f"{path}: no such configuration file; give a path, or a shipped recipe: {shipped}")
-    try:
-        # The original's files hold help texts in a second and third document.
-        node = next(iter(yaml.compose_all(file.read_text(), Loader=yaml.SafeLoader)), None)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not YAML: {error}") from None
-    if node is None:
-        return str(file), {}, {}
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{file}:{node.start_mark.line + 1}: expected `key: value` lines")
-    values: Dict[str, Any] = {}
-    lines: Dict[str, int] = {}
-    loader = yaml.SafeLoader("")
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in lines:
-            raise ConfigError(f"{file}:{line}: {key}: also on line {lines[key]}; remove one of them")
-        try:
-            value = loader.construct_object(value_node, deep=True)
-            values[key], lines[key] = value if _is_text(key) else _number(value), line
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file}:{line}: {key}: cannot be read: {error}") from None
-    return str(file), values, lines
-
-
-def _read_overrides(overrides: Sequence[str]) -> Dict[str, Any]:
-    values = {}
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {item}: expected key=value")
-        try:
-            value = text if _is_text(key) else _number(yaml.safe_load(text))
-        except yaml.YAMLError:
-            value = text
-        values[key] = "" if value is None else value
-    return values
-
-
-def _is_text(key: str) -> bool:
-    field = Config.model_fields.get(_aliases(key)[0])
-    return field is not None and field.annotation in (str, "str")
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-4 as a text; people mean the number."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-        return float(value)
-    return value
-
-
-def load_config(
-    file: Optional[str] = None, overrides: Sequence[str] = (), base: Optional[Mapping[str, Any]] = None
-) -> Tuple[Config, List[str]]:
-    """Read a YAML file (or a recipe's name) over `base`, apply `key=value` overrides, check everything.
-
-    Returns the configuration and remarks for the person at the keyboard. Raises ConfigError that lists every
-    bad key with its file and line.
-    """
-    source, from_file, lines = _read_file(file) if file else ("", {}, {})
-    given = _read_overrides(overrides)
-    places = {key: f"{source}:{line}: {key}" for key, line in lines.items()}
-    places.update({key: f"--set {key}" for key in given})
-    values = dict(base or {})
-    for source_values in (from_file, given):
-        # The later source wins also where one of the two uses a key's older name.
-        for key in source_values:
-            for name in _aliases(key):
-                values.pop(name, None)
-        values.update(source_values)
-    problems = []
-    names = _names()
-    for key in [key for key in values if key not in names]:
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
-        problems.append(f"{places.get(key, key)}: unknown key; the nearest known one is {near}")
-        del values[key]
-    remarks = [f"{places[key]}: not used here: {NOT_USED[key]}" for key in values if key in NOT_USED]
-    values = {key: value for key, value in values.items() if key not in NOT_USED}
-    try:
-        config = Config(**values)
-    except ValidationError as error:
-        problems += [_explain(item, places) for item in error.errors()]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return config, remarks
-
-
-def _aliases(key: str) -> List[str]:
-    for field in Config.model_fields.values():
-        alias = field.validation_alias
-        if isinstance(alias, AliasChoices) and key in alias.choices:
-            return [str(choice) for choice in alias.choices]
-    return [key]
-
-
-def _explain(item: Any, places: Dict[str, str]) -> str:
-    key = str(item["loc"][0]) if item["loc"] else ""
-    message = item["msg"].replace("Value error, ", "")
-    if not key:
-        return message
-    field = next((f for n, f in Config.model_fields.items() if key in _aliases(n)), None)
-    meaning = f" ({field.description})" if field else ""
-    return f"{places.get(key, key)}: {message}, got {item['input']!r}{meaning}"

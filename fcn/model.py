@@ -7,7 +7,7 @@ have batch norm in place of dropout, no convolution has a bias, and the upsampli
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Tuple, Type
 
 import mindspore as ms
 import numpy as np
@@ -21,9 +21,9 @@ def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, pad_mode="same", weight_init="xavier_uniform")
 
 
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> list:
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int, norm: Type[nn.Cell]) -> list:
     # MindSpore's momentum 0.9 keeps nine tenths of the old statistics.
-    return [_conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
+    return [_conv(inputs, outputs, kernel), norm(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
 
 
 class ConvAsMatMul(nn.Cell):
@@ -50,30 +50,46 @@ class ConvAsMatMul(nn.Cell):
         return flat.reshape(n, h * w, self.outputs).transpose(0, 2, 1).reshape(n, self.outputs, h, w)
 
 
+class Shift(nn.Cell):
+    """What is left of a batch norm whose scale is in the convolution's weight: see fcn.fold."""
+
+    def __init__(self, channels: int, **_: float) -> None:
+        super().__init__()
+        self.beta = ms.Parameter(initializer("zeros", (channels,)), name="beta")
+        self.add = ops.BiasAdd()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> the same shape."""
+        return self.add(x, self.beta)
+
+
 class FCN8s(nn.Cell):
     """Normalised BGR images (N, 3, H, W) -> class scores (N, num_classes, H, W), for any H and W.
 
     134,526,944 parameters at the published sizes and 21 classes, 134,502,112 of them trainable.
-    `fc6_as_matmul` changes the speed of fc6 only: name, shape and result stay.
+    `fc6_as_matmul` changes the speed of fc6 only: name, shape and result stay. `norm` is the batch norm to
+    use, nn.BatchNorm2d or nn.SyncBatchNorm, or Shift for inference.
     """
 
-    def __init__(self, arch: Architecture, fc6_as_matmul: bool = False) -> None:
+    def __init__(
+        self, arch: Architecture, fc6_as_matmul: bool = False, norm: Type[nn.Cell] = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         channels = 3
         stages = []
         for widths in arch.stages:
             layers = []
             for width in widths:
-                layers += _conv_bn_relu(channels, width)
+                layers += _conv_bn_relu(channels, width, 3, norm)
                 channels = width
             stages.append(nn.SequentialCell(*layers))
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = stages
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
-        fc6 = _conv_bn_relu(channels, arch.fc_channels, FC6_KERNEL)
+        fc6 = _conv_bn_relu(channels, arch.fc_channels, FC6_KERNEL, norm)
         if fc6_as_matmul:
             fc6[0] = ConvAsMatMul(channels, arch.fc_channels, FC6_KERNEL)
         self.conv6 = nn.SequentialCell(*fc6)
-        self.conv7 = nn.SequentialCell(*_conv_bn_relu(arch.fc_channels, arch.fc_channels, 1))
+        self.conv7 = nn.SequentialCell(*_conv_bn_relu(arch.fc_channels, arch.fc_channels, 1, norm))
         classes = arch.num_classes
         self.scale4, self.scale3 = arch.skip_scales
         self.score_fr = _conv(arch.fc_channels, classes, 1)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import mindspore as ms
 
+from fcn.config import Config
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -18,9 +20,9 @@ class Platform:
     # See fcn.model.ConvAsMatMul. Ascend's convolution is the quicker one there.
     fc6_as_matmul: bool
 
-    @property
-    def mixed_precision(self) -> bool:
-        return self.amp_level != "O0"
+    def precision(self, config: Config) -> str:
+        """MindSpore's mixed precision level for a run."""
+        return self.amp_level if config.amp_level == "auto" else config.amp_level
 
 
 CPU = Platform("cpu", amp_level="O0", fc6_as_matmul=True)

@@ -21,10 +21,16 @@ class Chip(NamedTuple):
     equal_servers: bool = False  # every server of a job must bring the same number
     needs_ip: bool = False  # its rank table names device addresses on a single server too
     exec_timeout_step_s: int = 1  # HCCL rounds HCCL_EXEC_TIMEOUT down to a multiple
+    peak_tflops: Optional[float] = None  # half precision, a device; None: not known, or of several models
 
     @property
     def is_ascend(self) -> bool:
         return self.devices is not None
+
+    @property
+    def platform(self) -> str:
+        """What the trainer has to know of the kind: FCN_PLATFORM."""
+        return "ascend" if self.is_ascend else "cpu"
 
 
 CHIPS = {
@@ -40,6 +46,7 @@ CHIPS = {
             equal_servers=True,
             needs_ip=True,
             exec_timeout_step_s=68,
+            peak_tflops=256,
         ),
         Chip("ascend910b", "Ascend 910B", devices=8),
         Chip("ascend910_93", "Ascend 910_93", devices=16),  # two dies per NPU, each a device of its own

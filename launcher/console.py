@@ -41,7 +41,7 @@ class Console:
         line = describe(event)
         if line is None:
             return
-        if event["event"] in ("step", "eval"):
+        if event["event"] in ("step", "eval", "bench"):
             self._progress(line)
             return
         self._flush_held()
@@ -147,6 +147,8 @@ def _step(event: Event) -> str:
     if not rate:
         return text
     text += f", {rate:.4g} images/s"
+    if event.get("step_s"):
+        text += f", data {event['data_s'] / event['step_s']:.0%}"
     if total:
         left_s = (total - event["step"]) * event["samples"] / rate
         text += f", {duration(left_s)} left"
@@ -154,7 +156,11 @@ def _step(event: Event) -> str:
 
 
 def _eval(event: Event) -> str:
-    return f"evaluated {event['done']} of {event['total']} images"
+    return f"predicted {event['done']} of {event['total']} images"
+
+
+def _bench(event: Event) -> str:
+    return f"step {event['done']} of {event['total']}"
 
 
 def _checkpoint(event: Event) -> str:
@@ -191,6 +197,7 @@ _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
     "phase": _phase,
     "step": _step,
     "eval": _eval,
+    "bench": _bench,
     "checkpoint": _checkpoint,
     "metric": _metric,
     "decision": _decision,

@@ -63,7 +63,7 @@ def _identity(attempt: Attempt, slot: Slot) -> Dict[str, str]:
         "LOCAL_RANK": str(slot.local_rank),
         # an index into the visible devices and into the server's entry of the rank table: not the physical id
         "DEVICE_ID": str(slot.local_rank),
-        "FCN_PLATFORM": "ascend" if attempt.cluster.chip.is_ascend else "cpu",
+        "FCN_PLATFORM": attempt.cluster.chip.platform,
         "FCN_RUN_DIR": attempt.job.run_dir,
         "FCN_ATTEMPT": str(attempt.number),
     }

@@ -16,11 +16,12 @@ WORKER_EVENTS: Dict[str, tuple] = {
     "phase": ("phase",),
     "step": ("step",),
     "eval": ("done", "total"),
+    "bench": ("done", "total"),
     "checkpoint": ("path",),
     "metric": (),
     "error": ("type", "message"),
 }
-FREQUENT_EVENTS = ("step", "eval")  # of rank 0 alone, and not for the journal
+FREQUENT_EVENTS = ("step", "eval", "bench")  # of rank 0 alone, and not for the journal
 
 
 class Reporter:

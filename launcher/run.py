@@ -63,11 +63,13 @@ class Run:
         command: Sequence[str],
         config: Optional[Mapping[str, Any]] = None,
         data: Optional[Mapping[str, Any]] = None,
+        options: Optional[Mapping[str, Any]] = None,
         folder: Optional[Path] = None,
     ) -> Run:
         """Makes a new run directory under `root`, or at `folder`, and freezes what it runs in its run.yaml.
 
-        command: the argv that the person typed. config: the worker's resolved configuration, opaque here.
+        command: the argv that the person typed. config, options: the worker's resolved configuration and the
+        options of its verb, opaque here.
         Raises UserError where the directory can not be written or `folder` already holds a run.
         """
         import yaml
@@ -78,6 +80,7 @@ class Run:
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "cluster": {"source": cluster.source, **cluster.to_dict()},
             "config": None if config is None else dict(config),
+            "options": None if options is None else dict(options),
             "versions": versions(),
             "data": None if data is None else dict(data),
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 from PIL import Image
 
 from fcn.data.listing import read_list, read_mask
@@ -90,6 +91,14 @@ def test_training_prints_its_losses_and_keeps_its_checkpoints(trained):
     assert json.loads((run / "status.json").read_text())["exit_code"] == 0
 
 
+def test_the_data_that_was_trained_on_is_on_record(trained, data):
+    folder, _ = trained
+    record = yaml.safe_load((run_of(folder) / "run.yaml").read_text())
+    manifest = json.loads((data / "train.mindrecord.json").read_text())
+    assert record["data"]["fingerprint"] == manifest["fingerprint"]
+    assert record["data"]["samples"] == manifest["samples"] == 24
+
+
 def test_the_plan_that_ran_is_on_record(trained):
     folder, _ = trained
     plan = run_of(folder) / "attempt-001" / "plan"
@@ -102,10 +111,16 @@ def test_the_plan_that_ran_is_on_record(trained):
     assert shown.stdout.strip() == "1/2 store"
 
 
-def test_the_score_follows_from_the_saved_masks(trained, data):
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    """The folder, with the masks of an evaluation in it, and its result."""
     folder, _ = trained
     output = fcn_launch("eval", "--save-masks", "masks", "--json", cwd=folder)
-    result = json.loads(output.splitlines()[-1])
+    return folder, json.loads(output.splitlines()[-1])
+
+
+def test_the_score_follows_from_the_saved_masks(evaluated, data):
+    folder, result = evaluated
     matrix = np.zeros((4, 4), np.int64)
     items = read_list(data, data / "val.txt")
     assert len(items) == 7  # an odd number over two ranks
@@ -116,6 +131,31 @@ def test_the_score_follows_from_the_saved_masks(trained, data):
     assert result["iou"] == scores(matrix).iou
     assert result["mean_iou"] == scores(matrix).mean_iou
     assert (max(folder.glob("runs/*/eval.json")).parent / "contact_sheet.png").stat().st_size > 1000
+
+
+def test_what_is_predicted_is_what_is_evaluated(evaluated, data):
+    """Of a folder of images alone: the masks of `eval`, overlays, probabilities."""
+    folder, _ = evaluated
+    words = ["--out", "predicted", "--save-prob", "--json"]
+    (folder / "images").mkdir()
+    items = read_list(data, data / "val.txt")
+    for item in items:
+        (folder / "images" / item.image_path.name).symlink_to(item.image_path)
+    output = fcn_launch("predict", "images", *words, cwd=folder)
+    out = folder / "predicted"
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert lines[-1] == {
+        "images": 7,
+        **{name: str(out / name) for name in ("masks", "overlays", "probabilities")},
+        "contact_sheet": str(out / "contact_sheet.png"),
+    }
+    assert [line["done"] for line in lines if line.get("event") == "eval"][-1] == 7
+    for item in items:
+        mask = out / "masks" / f"{item.name}.png"
+        assert mask.read_bytes() == (folder / "masks" / mask.name).read_bytes()
+        probabilities = np.load(out / "probabilities" / f"{item.name}.npy")
+        assert np.array_equal(probabilities.argmax(axis=0), np.array(Image.open(mask)))
+        assert Image.open(out / "overlays" / f"{item.name}.jpg").size == Image.open(mask).size
 
 
 def test_one_device_scores_the_same_as_two(trained, data):

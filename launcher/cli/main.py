@@ -16,9 +16,12 @@ from launcher.errors import ExitCode, LaunchError
 VERBS = {
     "train": "Train on every device of the cluster.",
     "eval": "Score a checkpoint: mean IoU over a validation list.",
+    "predict": "Masks, overlays and probabilities of images.",
+    "export": "Write a trained network as ONNX, MindIR or AIR.",
+    "bench": "Time training steps: images/s, TFLOPS, waiting for data.",
     "plan": "Show what train would execute; start nothing.",
     "logs": "Show what the workers wrote.",
-    "data": "Make data sets.",
+    "data": "Make data sets, and look into them.",
 }
 
 

@@ -34,8 +34,8 @@ def train(
     if device_id is not None:
         cluster = cluster.only_device(device_id)
     overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
-    size = option("--world-size", cluster.world_size)
-    answer = check("train", [*option("--config", config), *size], overrides)
+    arguments = [*option("--config", config), *option("--world-size", cluster.world_size)]
+    answer = check("train", [*arguments, *option("--platform", cluster.chip.platform)], overrides)
     root = Path(answer["config"]["train_dir"])
     run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
     sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json)))

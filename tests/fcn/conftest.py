@@ -21,7 +21,7 @@ def device():
 @pytest.fixture
 def small_config():
     """A configuration of a network that computes in milliseconds; overrides as `key=value`."""
-    from fcn.config import load_config
+    from fcn.config_file import load_config
 
     return lambda *overrides: load_config(None, [*SMALL, *overrides])[0]
 
@@ -33,3 +33,28 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real images and weights in {folder}")
     return folder
+
+
+@pytest.fixture
+def make_trainer(tmp_path, device, small_config):
+    """A trainer with one step of all samples an epoch, unless told otherwise; overrides as `key=value`."""
+    from data_samples import build, write_samples
+    from trainings import EPOCHS, trainer
+
+    from fcn.platform import CPU
+
+    def make(*overrides, platform=CPU, status=None):
+        folder = tmp_path / "data"
+        if not folder.exists():
+            build(folder, write_samples(folder, 4))
+        config = small_config(
+            "num_classes=8",
+            f"data_file={folder}/set.mindrecord",
+            "global_batch=4",
+            f"train_epochs={EPOCHS}",
+            "base_lr=0.1",
+            *overrides,
+        )
+        return trainer(config, tmp_path / "run", platform, status)
+
+    return make

@@ -13,6 +13,7 @@ import numpy as np
 from fcn import distributed, platform
 from fcn.config import Config
 from fcn.data.records import open_dataset
+from fcn.job import Job
 from fcn.status import Status
 from fcn.stop import StopRequest
 from fcn.train import Trainer
@@ -33,7 +34,8 @@ out, config = Path(sys.argv[1]), Config(**json.loads(Path(sys.argv[2]).read_text
 device = platform.set_up()
 world = distributed.join(device)
 recorder = Recorder()
-trainer = Trainer(config, open_dataset(config.data_file), out, device, world, recorder, StopRequest())
+job = Job(config, {}, out, device, world, recorder, StopRequest())
+trainer = Trainer(job, open_dataset(config.data_file))
 code = trainer.run()
 arrays = {name: parameter.asnumpy() for name, parameter in trainer._state()}
 np.savez(out / f"rank-{world.rank}.npz", losses=np.array(recorder.losses), **arrays)

@@ -57,6 +57,12 @@ def test_a_good_configuration_is_resolved(data, tmp_path):
         (["batch_size=1", "ckpt_vgg16=none.npz"], "ckpt_vgg16: none.npz: no such file"),
         (["batch_size=1", "ckpt_vgg16=."], "ckpt_vgg16: .: is a folder; name the file"),
         (["batch_size=1", "ckpt_pre_trained=none.ckpt"], "ckpt_pre_trained: none.ckpt: no such file"),
+        (["batch_size=1", "sync_bn=true"], "sync_bn: MindSpore has no CPU kernel"),
+        (["batch_size=1", "eval_epochs=1", "data_lst="], "no validation list named"),
+        (
+            ["global_batch=6", "accumulate_steps=2"],
+            "6 samples cannot be shared evenly by 2 devices in 2 slices",
+        ),
         (["crop_sise=64"], "the nearest known one is crop_size"),
     ],
 )

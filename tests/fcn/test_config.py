@@ -1,6 +1,6 @@
 import pytest
 
-from fcn.config import RECIPES, load_config
+from fcn.config_file import RECIPES, load_config
 from fcn.errors import ConfigError
 
 # The original project's file, in its own form: empty values, keys of other platforms, help texts behind

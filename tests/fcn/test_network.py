@@ -6,7 +6,7 @@ import pytest
 ms = pytest.importorskip("mindspore")
 
 from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
-from fcn.loss import PixelCrossEntropy, ValidPixels  # noqa: E402
+from fcn.loss import PixelCrossEntropy  # noqa: E402
 from fcn.model import ConvAsMatMul, FCN8s, Normalise, start_as_in_the_paper  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
@@ -126,7 +126,19 @@ def test_the_loss_is_the_sum_over_pixels_that_count(device):
     labels = rng.choice([0, 1, 2, 3, 255], (2, 5, 6)).astype(np.uint8)
     value = PixelCrossEntropy(4, 255)(ms.Tensor(scores), ms.Tensor(labels)).asnumpy()
     assert value == pytest.approx(cross_entropy(scores, labels), rel=1e-5)
-    assert ValidPixels(255)(ms.Tensor(labels)).asnumpy() == (labels != 255).sum()
+
+
+def test_a_pixel_counts_as_much_as_its_class(device):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 4, 5, 6)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 3, 255], (2, 5, 6)).astype(np.uint8)
+    weights = [0.0, 0.5, 1.0, 3.0]
+    value = PixelCrossEntropy(4, 255, weights)(ms.Tensor(scores), ms.Tensor(labels)).asnumpy()
+    expected = sum(
+        weight * cross_entropy(scores, np.where(labels == label, labels, 255))
+        for label, weight in enumerate(weights)
+    )
+    assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_all_ignored_batch_adds_nothing(device):

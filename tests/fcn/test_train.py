@@ -7,64 +7,16 @@ import pytest
 
 pytest.importorskip("mindspore")
 
-from data_samples import build, write_samples  # noqa: E402
+from trainings import HALF, run  # noqa: E402
 
-from fcn.distributed import World  # noqa: E402
-from fcn.platform import CPU, Platform  # noqa: E402
-from fcn.schedule import cosine_by_epoch  # noqa: E402
-from fcn.status import Status  # noqa: E402
-from fcn.stop import StopRequest  # noqa: E402
-from fcn.train import Trainer  # noqa: E402
-
-EPOCHS = 3
-
-
-@pytest.fixture
-def make_trainer(tmp_path, device, small_config):
-    def make(*overrides, platform=CPU, status=None):
-        folder = tmp_path / "data"
-        if not folder.exists():
-            build(folder, write_samples(folder, 4))
-        sets = [
-            "num_classes=8",
-            f"data_file={folder}/set.mindrecord",
-            "global_batch=4",
-            f"train_epochs={EPOCHS}",
-        ]
-        from fcn.data.records import open_dataset
-
-        config = small_config(*sets, "base_lr=0.1", *overrides)
-        data = open_dataset(config.data_file)
-        return Trainer(config, data, tmp_path / "run", platform, World(), status or Status(), StopRequest())
-
-    return make
-
-
-class Snapshots(Status):
-    """The trainer's state after each step, and the losses."""
-
-    def __init__(self):
-        self.states, self.losses, self.trainer = [], [], None
-
-    def send(self, event, **fields):
-        if event == "step":
-            self.losses.append(fields["loss"])
-            self.states.append({name: value.asnumpy().copy() for name, value in self.trainer._state()})
-
-
-def run(make_trainer, *overrides, **options):
-    status = Snapshots()
-    status.trainer = make_trainer(*overrides, status=status, **options)
-    first = {name: value.asnumpy().copy() for name, value in status.trainer._state()}
-    assert status.trainer.run() == 0
-    return [first, *status.states], status.losses
+from fcn.schedule import learning_rate  # noqa: E402
 
 
 def test_each_epochs_steps_go_by_its_learning_rate(make_trainer):
     """w' = w - lr * m', with momentum m' = 0.9 m + g; an epoch is one step here."""
-    states, _ = run(make_trainer)
+    states, trainer = run(make_trainer)
     for epoch, (before, after) in enumerate(zip(states, states[1:])):
-        lr = np.float32(cosine_by_epoch(0.1, epoch, EPOCHS))
+        lr = np.float32(learning_rate(trainer.config, epoch, 1, 4))
         for name in ("conv1.0.weight", "conv6.1.gamma", "upscore8.weight"):
             moved = before[name] - after[name]
             assert np.abs(moved).max() > 0
@@ -85,13 +37,12 @@ def test_momentum_and_weight_decay(make_trainer):
 
 def test_half_precision_with_loss_scale_trains_nearly_the_same(make_trainer):
     """The path of Ascend; the CPU has the kernels too."""
-    half = Platform("cpu", amp_level="O3", fc6_as_matmul=False)
     full_states, full = run(make_trainer)
-    states, losses = run(make_trainer, platform=half)
+    states, half = run(make_trainer, platform=HALF)
     assert list(states[0]) == list(full_states[0])
     assert {value.dtype for value in states[-1].values()} == {np.dtype(np.float32)}
-    np.testing.assert_allclose(losses, full, rtol=0.02)
-    assert losses != full
+    np.testing.assert_allclose(half.status.losses, full.status.losses, rtol=0.02)
+    assert half.status.losses != full.status.losses
 
 
 def test_the_seed_decides_the_weights(make_trainer):
@@ -101,7 +52,9 @@ def test_the_seed_decides_the_weights(make_trainer):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_trainer):
-    with pytest.raises(FloatingPointError, match=r"epoch \d step 1; lower base_lr"):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch \d step 1, from rank 0; its samples: .*; lower base_lr"
+    ):
         run(make_trainer, "base_lr=1e30", "train_epochs=20")
 
 

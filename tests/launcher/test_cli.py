@@ -21,7 +21,7 @@ def fcn_launch(*words, cwd):
 def test_help_names_every_verb(tmp_path):
     done = fcn_launch("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in ("train", "eval", "plan", "logs", "data"):
+    for verb in ("train", "eval", "predict", "plan", "logs", "data"):
         assert f"  {verb} " in done.stdout
 
 
@@ -51,6 +51,11 @@ def test_no_framework_is_imported(words, tmp_path):
         (["eval"], 2, "runs: holds no run of `train` yet"),
         (["eval", "--ckpt", "x.ckpt", "--run", "y"], 2, "give one of them"),
         (["eval", "--ckpt", "x.ckpt"], 2, "x.ckpt: no such checkpoint"),
+        (["eval", "--ckpt", "x.ckpt", "--best"], 2, "--best and --ckpt: give one of them"),
+        (["predict", "x.jpg", "--ckpt", "x.ckpt", "--out", "out"], 2, "x.ckpt: no such checkpoint"),
+        (["predict", "x.jpg", "--out", "out"], 2, "runs: holds no run of `train` yet"),
+        (["predict", "x.jpg"], 2, "Missing option '--out'"),
+        (["predict", "--out", "out"], 2, "Missing argument 'IMAGE_OR_DIR...'"),
         (["logs"], 2, "holds no run yet"),
         (["trane"], 2, "No such command 'trane'"),
     ],

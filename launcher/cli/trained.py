@@ -1,0 +1,75 @@
+"""What the verbs that use a trained network share: which run, which checkpoint, which devices."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+
+import click
+
+from launcher.cluster import cluster_from, load_cluster
+from launcher.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from launcher.cluster import Cluster
+    from launcher.run import Run
+
+CLUSTER_OF_A_LONE_FILE = "1xcpu.yaml"  # runs on every machine
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint and the devices to use it on; `arguments` name it to the trainer's check."""
+
+    cluster: Cluster
+    arguments: List[str]
+
+
+def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--run, --ckpt and --best, which choose the checkpoint."""
+    for option in (
+        click.option("--best", is_flag=True, help="The run's best checkpoint in place of its newest."),
+        click.option("--ckpt", metavar="FILE", help="This checkpoint."),
+        click.option(
+            "--run", "run_name", metavar="RUN", help="Its newest checkpoint.  [default: the newest run]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def find_trained(
+    settings: Any, run_name: Optional[str], ckpt: Optional[str], best: bool, overrides: Tuple[str, ...]
+) -> Trained:
+    """The checkpoint that the options choose. Raises UserError."""
+    from launcher.run import find_run
+
+    if any(item.startswith("ckpt_file=") for item in overrides):
+        raise UserError("--set ckpt_file: name the checkpoint with --ckpt FILE")
+    if ckpt is not None:
+        if run_name or best:
+            raise UserError(f"{'--run' if run_name else '--best'} and --ckpt: give one of them")
+        return Trained(load_cluster(settings.cluster or CLUSTER_OF_A_LONE_FILE), [f"--set=ckpt_file={ckpt}"])
+    run = find_run(settings.runs_dir, run_name, verb="train", needs_checkpoint=True)
+    folder = run.path / "checkpoints" / "best" if best else run.path / "checkpoints"
+    return Trained(_cluster(settings.cluster, run), ["--run", str(run.path), "--checkpoints", str(folder)])
+
+
+def _cluster(name: Optional[str], run: Run) -> Cluster:
+    if name is not None:
+        return load_cluster(name)
+    record = run.record()["cluster"]
+    return cluster_from({k: v for k, v in record.items() if k != "source"}, record["source"])
+
+
+def run_on(cluster: Cluster, verb: str, answer: Dict[str, Any], as_json: bool) -> Tuple[Run, ExitCode]:
+    """Run what the trainer's check has answered for the verb, as a new run."""
+    from launcher.console import make_console
+    from launcher.launch import launch
+    from launcher.run import Run
+
+    root = Path(answer["config"]["train_dir"])
+    run = Run.create(root, cluster, verb, sys.argv, answer["config"], answer["data"], answer["options"])
+    return run, launch(run, cluster, ("-m", "fcn.worker", verb), verb, make_console(as_json))
