@@ -1,11 +1,11 @@
-"""Run one benchmark, or all: `python -m benchmarks [start|kernels]`."""
+"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation]`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("start", "kernels")
+NAMES = ("start", "kernels", "pipeline", "evaluation")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

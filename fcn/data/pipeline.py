@@ -2,33 +2,30 @@
 
 MindDataset reads one epoch's rows after another in the order that order.py draws; threads decode and augment
 them (OpenCV works outside the interpreter's lock), each into its own place of a batch, so that neither their
-number nor their timing changes a byte. Batches are made ahead of the step that needs them. Memory is a few
-batches, and the row numbers of one epoch.
+number nor their timing changes a byte. The next batch is made while a step works on the one before. Memory is
+a few batches, and the row numbers of one epoch.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Deque, Generator, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Generator, Iterator, List, Optional, Tuple
 
 import cv2
-import mindspore.dataset as ds
 import numpy as np
 
 from fcn.data import augment, order
 from fcn.data.listing import READ_BGR
-from fcn.data.records import COLUMNS, DataSet, check_labels, reason
+from fcn.data.records import DataSet, check_labels, read_rows, reason
 from fcn.errors import DataError
 
 if TYPE_CHECKING:
     from fcn.config import Config
 
-BATCHES_AHEAD = 2
-
 Batch = Tuple[np.ndarray, np.ndarray, np.ndarray]
+_Begun = Tuple[Batch, List[Future[None]]]  # the parts of a batch that workers still fill
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class _Row:
 
     epoch: int
     position: int
-    sample_id: int
-    name: str
+    id: int
+    file_name: str
     label: bytes
     data: bytes
 
@@ -98,17 +95,15 @@ class TrainBatches(Iterator[Batch]):
         self._rows = _rows(dataset, config.seed, steps, share)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")  # one: rows come in order
         self._workers = ThreadPoolExecutor(config.data_workers, thread_name_prefix="augment")
-        self._ahead: Deque[Future[Tuple[Batch, List[Future[None]]]]] = deque()
-        for _ in range(BATCHES_AHEAD):
-            self._begin_another()
+        self._coming = self._begin_another()
 
     def __next__(self) -> Batch:
-        if not self._ahead:
+        if self._coming is None:
             self.close()
             raise StopIteration
         try:
-            batch, parts = self._ahead.popleft().result()
-            self._begin_another()
+            batch, parts = self._coming.result()
+            self._coming = self._begin_another()
             for part in parts:
                 part.result()
         except BaseException:
@@ -118,24 +113,24 @@ class TrainBatches(Iterator[Batch]):
 
     def close(self) -> None:
         """End the threads; there are no more batches."""
-        self._ahead.clear()
-        self._left = 0
+        self._coming = None
         for pool in (self._reader, self._workers):
             pool.shutdown(wait=True, cancel_futures=True)
         self._rows.close()
 
-    def _begin_another(self) -> None:
-        if self._left > 0:
-            self._left -= 1
-            self._ahead.append(self._reader.submit(self._begin))
+    def _begin_another(self) -> Optional[Future[_Begun]]:
+        if self._left == 0:
+            return None
+        self._left -= 1
+        return self._reader.submit(self._begin)
 
-    def _begin(self) -> Tuple[Batch, List[Future[None]]]:
+    def _begin(self) -> _Begun:
         """Read the next batch's rows and hand them to the workers."""
         rows = list(islice(self._rows, self._batch))
         side = self._config.crop_size
         images = np.empty((len(rows), side, side, 3), np.uint8)
         labels = np.empty((len(rows), side, side), np.uint8)
-        ids = np.array([row.sample_id for row in rows], np.int64)
+        ids = np.array([row.id for row in rows], np.int64)
         parts = [
             self._workers.submit(self._fill, row, images[place], labels[place])
             for place, row in enumerate(rows)
@@ -144,7 +139,7 @@ class TrainBatches(Iterator[Batch]):
 
     def _fill(self, row: _Row, image_out: np.ndarray, label_out: np.ndarray) -> None:
         config = self._config
-        name = f"{self._path}: sample {row.sample_id} ({row.name})"
+        name = f"{self._path}: sample {row.id} ({row.file_name})"
         image = cv2.imdecode(np.frombuffer(row.data, np.uint8), READ_BGR)
         label = cv2.imdecode(np.frombuffer(row.label, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None or label is None or label.shape != image.shape[:2]:
@@ -159,10 +154,10 @@ class TrainBatches(Iterator[Batch]):
             )
             text += f" ignore label {config.ignore_label}; correct the mask or num_classes"
             raise DataError(f"{text}, and build the data set again")
-        choice = augment.draw(config.seed, row.epoch, row.position, config.min_scale, config.max_scale)
-        image_out[:], label_out[:] = augment.apply(
-            image, label, choice, config.crop_size, config.image_mean, config.ignore_label
+        choice = augment.draw(
+            config.seed, row.epoch, row.position, config.min_scale, config.max_scale, config.photometric
         )
+        augment.apply(image, label, choice, config.image_mean, config.ignore_label, image_out, label_out)
 
 
 def _rows(dataset: DataSet, seed: int, steps: range, share: _Share) -> Generator[_Row, None, None]:
@@ -180,22 +175,19 @@ def _rows(dataset: DataSet, seed: int, steps: range, share: _Share) -> Generator
         ids = order.global_order(dataset.samples, seed, epoch)[taken]
         stored = _stored(dataset, ids)
         for position, expected in zip(taken, ids.tolist()):
-            sample_id, name, label, data = next(stored, (None, "", b"", b""))
-            if sample_id != expected:
+            row = next(stored, {"id": None})
+            if row["id"] != expected:
                 raise DataError(
-                    f"{dataset.path}: sample {expected} expected, {sample_id} read: the files changed during "
+                    f"{dataset.path}: sample {expected} expected, {row['id']} read: the files changed during "
                     f"the run or do not belong together; build the data set again:\n  {dataset.rebuild}"
                 )
-            yield _Row(epoch, position, expected, name, label, data)
+            yield _Row(epoch, position, **row)
         step += last - first
 
 
-def _stored(dataset: DataSet, ids: np.ndarray) -> Iterator[Tuple[int, str, bytes, bytes]]:
-    """The stored columns of these samples, in order; a new MindDataset starts in about 10 ms."""
-    sampler = ds.SubsetSampler(dataset.rows[ids].tolist())  # keeps the order, takes each row once at most
+def _stored(dataset: DataSet, ids: np.ndarray) -> Iterator[Dict[str, Any]]:
+    """The rows of these samples, in order; each call starts a MindDataset, which takes about 10 ms."""
     try:
-        rows = ds.MindDataset(list(dataset.files), list(COLUMNS), num_parallel_workers=1, sampler=sampler)
-        for sample_id, name, label, data in rows.create_tuple_iterator(num_epochs=1, output_numpy=True):
-            yield int(sample_id), str(name), label.tobytes(), data.tobytes()
+        yield from read_rows(dataset.files, dataset.rows[ids].tolist())
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{dataset.path}: MindRecord cannot read it: {reason(error)}") from error

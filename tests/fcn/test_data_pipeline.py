@@ -33,6 +33,7 @@ def config(**changes):
         "ignore_label": 255,
         "num_classes": 21,
         "data_workers": 2,
+        "photometric": False,
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -93,9 +94,18 @@ def test_a_batch_is_the_drawn_samples_with_the_drawn_changes(root, whole):
             image = read_image(root / f"img/s{sample_id:03d}.jpg")
             mask = read_mask(root / f"cls_png/s{sample_id:03d}.png")
             choice = augment.draw(7, epoch, batch * GLOBAL_BATCH + place, 0.5, 2.0)
-            expected = augment.apply(image, mask, choice, 48, config().image_mean, 255)
+            expected = np.empty_like(images[place]), np.empty_like(labels[place])
+            augment.apply(image, mask, choice, config().image_mean, 255, *expected)
             assert np.array_equal(images[place], expected[0])
             assert np.array_equal(labels[place], expected[1])
+
+
+def test_colours_change_the_images_alone(dataset, whole):
+    coloured = read(dataset, photometric=True)
+    for (images, labels, ids), (plain_images, plain_labels, plain_ids) in zip(coloured, whole):
+        assert np.array_equal(labels, plain_labels) and np.array_equal(ids, plain_ids)
+        assert not np.array_equal(images, plain_images)
+    assert digest(read(dataset, photometric=True, data_workers=1)) == digest(coloured)
 
 
 def test_an_epoch_repeats_no_sample_and_epochs_differ(whole):
