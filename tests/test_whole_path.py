@@ -237,3 +237,23 @@ def wait_for_step(process, number):
             return
         assert time.monotonic() < deadline
     raise AssertionError("the run ended before that step")
+
+
+def test_bench_times_the_start_and_the_steps(data, tmp_path):
+    words = ["--cluster", "2xcpu.yaml", "bench", "--steps", 2, "--json"]
+    output = fcn_launch(*words, *sets(*SMALL, f"data_file={data}/train.mindrecord"), cwd=tmp_path)
+    figures = json.loads(output.splitlines()[-1])
+    assert (figures["world_size"], figures["global_batch"], figures["steps"]) == (2, 8, 2)
+    assert figures["images_per_s"] == pytest.approx(8 / figures["step_s"])
+    flop = figures["images_per_s"] / 2 * figures["flop_per_image"]
+    assert figures["tflops_per_device"] == pytest.approx(flop / 1e12)
+    assert 0 <= figures["data_wait"] < 1
+    assert list(figures["start_s"]) == [
+        "agents, plan, processes",
+        "python",
+        "device and rendezvous",
+        "network and weights",
+        "compilation and first step",
+    ]
+    assert all(seconds > 0 for seconds in figures["start_s"].values())
+    assert not list(run_of(tmp_path).glob("checkpoints/*"))

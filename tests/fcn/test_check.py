@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_samples import build, write_samples
+from data_samples import build, write_sample, write_samples
 
 from fcn import check
 from fcn.errors import FcnError
@@ -72,15 +72,27 @@ def test_what_would_stop_the_run_is_refused(data, tmp_path, settings, expected):
     assert expected in "\n".join(answer["errors"])
 
 
-def test_bad_masks_are_listed_before_an_evaluation(data, tmp_path, device):
+def test_bad_masks_are_listed_before_an_evaluation(data, tmp_path, device, small_config):
     """A label beyond the classes would index outside the confusion matrix after minutes of work."""
-    ms = pytest.importorskip("mindspore")
-    ms.save_checkpoint([{"name": "x", "data": ms.Tensor([1.0])}], str(tmp_path / "x.ckpt"))
-    words = ["eval", *sets(data, "num_classes=5", f"ckpt_file={tmp_path}/x.ckpt")]
+    from networks import write_checkpoint
+
+    checkpoint = write_checkpoint(tmp_path, small_config("num_classes=5"))
+    words = ["eval", *sets(data, f"ckpt_file={checkpoint}", "encoder_width=0.0625")]
     code, answer = ask(*words, cwd=tmp_path)
     assert (code, answer["ok"]) == (2, False)
     assert len(answer["errors"]) == 6
     assert all(f"{data}/list.txt:{line}: " in text for line, text in enumerate(answer["errors"], start=1))
+
+
+def test_masks_that_a_training_would_evaluate_on_are_checked_before_it(data, tmp_path):
+    write_sample(tmp_path, "x", (40, 50), seed=0, classes=200)
+    (tmp_path / "list.txt").write_text("x\n")
+    words = sets(
+        data, "batch_size=3", "num_classes=8", f"data_root={tmp_path}", f"data_lst={tmp_path}/list.txt"
+    )
+    assert ask("train", *words, cwd=tmp_path)[0] == 0
+    code, answer = ask("train", *words, "--set=eval_epochs=1", cwd=tmp_path)
+    assert code == 2 and "outside 0..7 and not the ignore label 255" in answer["errors"][0]
 
 
 def test_a_missing_validation_list_is_told_before_training(data, tmp_path):
