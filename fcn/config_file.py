@@ -1,22 +1,27 @@
 """Reads the configuration: a YAML file or a shipped recipe, and `key=value` overrides.
 
 The original FCN8s project's files load as they are; what they have and this trainer does not need is accepted
-and said.
+and said. `python -m fcn.config_file` answers with a file of all keys.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import yaml
 from pydantic import AliasChoices, ValidationError
 
+from fcn.answer import Parser, answer
 from fcn.config import Config
 from fcn.errors import ConfigError
 
+_TEXT_COLUMNS = 100
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 # Keys of the original project that decide nothing here, and why. They are accepted so that its files load.
@@ -150,3 +155,30 @@ def _explain(item: Any, places: Dict[str, str]) -> str:
     field = next((f for n, f in Config.model_fields.items() if key in _aliases(n)), None)
     meaning = f" ({field.description})" if field else ""
     return f"{places.get(key, key)}: {message}, got {item['input']!r}{meaning}"
+
+
+def as_yaml(config: Config) -> str:
+    """A configuration file that says everything `config` does, each key below its meaning."""
+    lines = []
+    for name, value in config.model_dump(mode="json").items():
+        meaning = textwrap.wrap(Config.model_fields[name].description or "", _TEXT_COLUMNS)
+        lines += [*(f"# {line}" for line in meaning), f"{name}: {json.dumps(value)}", ""]
+    return "\n".join(lines)
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Print the answer; 0 where the configuration is well, 2 where it is not."""
+
+    def work() -> Dict[str, Any]:
+        parser = Parser(prog="python -m fcn.config_file", allow_abbrev=False)
+        parser.add_argument("--config", help="YAML file or recipe")
+        parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+        args = parser.parse_args(argv)
+        config, remarks = load_config(args.config, args.overrides)
+        return {"warnings": remarks, "text": as_yaml(config)}
+
+    return answer(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,6 +19,7 @@ VERBS = {
     "predict": "Masks, overlays and probabilities of images.",
     "export": "Write a trained network as ONNX, MindIR or AIR.",
     "bench": "Time training steps: images/s, TFLOPS, waiting for data.",
+    "config": "Show every key of the configuration, its value and its meaning.",
     "plan": "Show what train would execute; start nothing.",
     "logs": "Show what the workers wrote.",
     "data": "Make data sets, and look into them.",

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from fcn.config_file import RECIPES, load_config
+from fcn.config import Config
+from fcn.config_file import RECIPES, as_yaml, load_config
 from fcn.errors import ConfigError
 
 # The original project's file, in its own form: empty values, keys of other platforms, help texts behind
@@ -124,3 +127,20 @@ def test_the_global_batch_is_shared_out_evenly():
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_the_shipped_recipes_load_by_name(recipe):
     assert load_config(recipe)[1] == []
+
+
+@pytest.mark.parametrize("recipe", [None, *sorted(path.stem for path in RECIPES.glob("*.yaml"))])
+def test_a_configuration_written_out_reads_back_the_same(recipe, tmp_path):
+    config = load_config(recipe, ["class_weights=[1, 2.5, 0]", "num_classes=3", "data_file=a b.mindrecord"])[
+        0
+    ]
+    file = tmp_path / "all.yaml"
+    file.write_text(as_yaml(config))
+    assert load_config(str(file)) == (config, [])
+
+
+def test_every_key_has_its_meaning_in_the_written_file():
+    text = as_yaml(Config())
+    for name, field in Config.model_fields.items():
+        assert re.search(rf"^# .*\n{name}:", text, re.MULTILINE), name
+        assert field.description.split()[0] in text
