@@ -34,7 +34,7 @@ _BYTES = 4  # of a float32 value
 def check_train(
     config: Config, world_size: int, run_root: Path, platform: str = "cpu"
 ) -> Tuple[Dict[str, Any], List[str]]:
-    """Facts about the data and warnings; raises FcnError on what would stop the run."""
+    """Facts about data and initial weights, and warnings; raises FcnError on what would stop the run."""
     if not config.data_file:
         raise ConfigError(
             "data_file: no training data named; `fcn-launch data build` makes a MindRecord file"
@@ -46,10 +46,13 @@ def check_train(
     elif config.data_root and config.data_lst:
         read_list(config.data_root, config.data_lst)  # `eval` will want it when the training is over
     warnings: List[str] = []
+    weights: List[str] = []
     if config.ckpt_vgg16:
-        warnings += read_vgg16(Path(config.ckpt_vgg16), config).warnings
+        vgg16 = read_vgg16(Path(config.ckpt_vgg16), config)
+        weights += vgg16.report
+        warnings += vgg16.warnings
     if config.ckpt_pre_trained:
-        check_pretrained(Path(config.ckpt_pre_trained), config)
+        weights += check_pretrained(Path(config.ckpt_pre_trained), config)
     warnings += _disk(config, data, global_batch, run_root)
     if config.scale_lr:
         warnings.append(
@@ -60,6 +63,7 @@ def check_train(
         "samples": data.samples,
         "fingerprint": data.fingerprint,
         "files": [str(f) for f in data.files],
+        "weights": weights,
     }, warnings
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from fcn import checkpoint
 from fcn.architecture import Architecture, parameter_shapes
 from fcn.config import Config
 from fcn.errors import ConfigError, WeightsError
-from fcn.strict import Shapes, require_fit
+from fcn.strict import Shapes, abridged, require_fit
 
 # What a training checkpoint holds beside the network, ours or the original project's
 _STATE = ("moments.", "ema.")
@@ -28,8 +28,8 @@ def is_networks(name: str) -> bool:
     return not name.startswith(_STATE) and name not in _COUNTERS
 
 
-def check_pretrained(path: Path, config: Config) -> None:
-    """Raises FcnError where training could not start from this checkpoint (`ckpt_pre_trained`)."""
+def check_pretrained(path: Path, config: Config) -> List[str]:
+    """What training would load of this checkpoint (`ckpt_pre_trained`), in lines; raises FcnError."""
     if not path.is_file():
         raise WeightsError(f"ckpt_pre_trained: {path}: no such file")
     description: Optional[Mapping[str, Any]]
@@ -41,7 +41,15 @@ def check_pretrained(path: Path, config: Config) -> None:
     else:
         values, description = checkpoint.load(path)
         shapes = shapes_of(values)
-    choose(path, shapes, description, config)
+    return report(path, *choose(path, shapes, description, config))
+
+
+def report(path: Path, loaded: Sequence[str], left_out: Sequence[str]) -> List[str]:
+    """For the person at the keyboard."""
+    return [
+        f"ckpt_pre_trained: {path}: {len(loaded)} parameters loaded",
+        f"  left out, start anew: {abridged(left_out)}",
+    ]
 
 
 def shapes_of(values: Mapping[str, Any]) -> Dict[str, Tuple[int, ...]]:

@@ -17,7 +17,7 @@ from fcn.config import Config
 from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet
 from fcn.distributed import World
-from fcn.pretrained import choose, require_classes, require_same_meaning, shapes_of
+from fcn.pretrained import choose, report, require_classes, require_same_meaning, shapes_of
 from fcn.strict import abridged, require_fit
 from fcn.vgg16 import Vgg16, read_vgg16
 
@@ -37,17 +37,17 @@ def initialise(net: nn.Cell, config: Config, data: DataSet, world: World) -> Lis
 
 def _from_vgg16(net: nn.Cell, config: Config, data: DataSet, world: World) -> List[str]:
     vgg16 = read_vgg16(Path(config.ckpt_vgg16), config)
-    values, report = vgg16.values, [*vgg16.report, *vgg16.warnings]
+    values, lines = vgg16.values, [*vgg16.report, *vgg16.warnings]
     if vgg16.folded:
         images = _training_images(config, data)
         values = {**values, **_statistics(vgg16, images, world)}
-        report.append(
+        lines.append(
             f"  {len(vgg16.folded)} layers with biases became batch norms; their statistics are those of "
             f"{len(images)} training images"
         )
     anew = [parameter.name for parameter in net.get_parameters() if parameter.name not in values]
     load_strictly(net, values, config.ckpt_vgg16, may_lack=anew)
-    return [*report, f"  start anew: {abridged(anew)}"]
+    return [*lines, f"  start anew: {abridged(anew)}"]
 
 
 def _training_images(config: Config, data: DataSet) -> np.ndarray:
@@ -78,11 +78,7 @@ def _from_fcn8s(net: nn.Cell, config: Config) -> List[str]:
     weights = {name: _weight(values, name) for name in names}
     load_strictly(net, weights, str(path), may_lack=config.filter_list)
     others = len(values) - len(names) - len(left_out)
-    return [
-        f"ckpt_pre_trained: {path}: {len(names)} parameters loaded",
-        f"  left out, start anew: {abridged(left_out)}",
-        f"  not needed: {others} values of the optimizer and counters",
-    ]
+    return [*report(path, names, left_out), f"  not needed: {others} values of the optimizer and counters"]
 
 
 def read_checkpoint(path: str, config: Config) -> Dict[str, Any]:

@@ -36,6 +36,8 @@ def train(
     overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
     arguments = [*option("--config", config), *option("--world-size", cluster.world_size)]
     answer = check("train", [*arguments, *option("--platform", cluster.chip.platform)], overrides)
+    for line in answer["data"]["weights"]:
+        click.echo(line, err=True)
     root = Path(answer["config"]["train_dir"])
     run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
     sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json)))

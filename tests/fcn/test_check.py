@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data_samples import build, write_sample, write_samples
+from vgg16_files import in_layout, random_vgg
 
 from fcn import check
+from fcn.architecture import Architecture
 from fcn.errors import FcnError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +73,17 @@ def test_what_would_stop_the_run_is_refused(data, tmp_path, settings, expected):
     code, answer = ask("train", *sets(data, *settings), "--world-size", 2, cwd=tmp_path)
     assert (code, answer["ok"]) == (2, False)
     assert expected in "\n".join(answer["errors"])
+
+
+def test_what_training_would_start_from_is_told(data, tmp_path):
+    arch = Architecture(num_classes=8, encoder_width=0.1, fc_channels=8)
+    np.savez(tmp_path / "vgg.npz", **in_layout(random_vgg(arch, batch_norm=True), "timm"))
+    words = ["train", *sets(data, "batch_size=3", "num_classes=8", "ckpt_vgg16=vgg.npz", "fc_channels=9")]
+    code, answer = ask(*words, cwd=tmp_path)
+    assert code == 0
+    assert "VGG16-BN of torchvision's names, trained on RGB images" in answer["data"]["weights"][0]
+    assert answer["data"]["weights"][1] == "  65 parameters loaded: the encoder"
+    assert "refused by shape: pre_logits.fc1.weight (8, 51, 7, 7)" in answer["warnings"][0]
 
 
 def test_bad_masks_are_listed_before_an_evaluation(data, tmp_path, device, small_config):

@@ -222,7 +222,10 @@ def test_plain_mindspore_loads_a_checkpoint_of_ours(tmp_path, device, small_conf
 def test_the_check_before_a_start_needs_only_the_manifest(tmp_path, device, small_config):
     config = small_config()
     path = saved_as_trained(tmp_path, FCN8s(SMALL), config)
-    check_pretrained(path, config)
+    assert check_pretrained(path, config) == [
+        f"ckpt_pre_trained: {path}: 81 parameters loaded",
+        "  left out, start anew: nothing",
+    ]
     with pytest.raises(WeightsError, match="predicts 4 classes, num_classes is 5"):
         check_pretrained(path, small_config("num_classes=5"))
     with pytest.raises(WeightsError, match=r"of another shape: conv6\.0\.weight \(8, 32, 7, 7\)"):
