@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import report
-from fcn.data.listing import Item, read_image, read_list, read_mask
-from fcn.data.samples import check_all
-from fcn.inference import Sample, fill, image_size, padded
+from fcn.data.listing import Item, image_size, read_image, read_list, read_mask
+from fcn.data.samples import find_problems
+from fcn.inference import Sample, fill, padded
 from fcn.metrics import confusion
 from fcn.pictures import save_mask
 
@@ -84,8 +84,7 @@ def _ours(items: List[Item], watch: Stopwatch) -> np.ndarray:
     answers = np.random.default_rng(0).integers(0, CLASSES, (512, 512), np.uint8)
     mean = tuple(round(value) for value in MEAN)
     lap = watch.round()
-    problems = check_all(items, CLASSES, IGNORE)[1]
-    assert not problems
+    assert not find_problems(items, CLASSES, IGNORE)
     lap("check before the start")
     for item in items:
         image_size(item.image_path)

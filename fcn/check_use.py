@@ -14,7 +14,7 @@ from fcn.architecture import parameter_shapes
 from fcn.config import Config
 from fcn.config_file import load_config
 from fcn.data.listing import decode_image, describe, read_bytes, scan_list
-from fcn.data.samples import THREADS, Progress, check_all, is_turned
+from fcn.data.samples import THREADS, Progress, find_problems, is_turned
 from fcn.errors import ConfigError, DataError, WeightsError
 from fcn.pretrained import require_classes, shapes_of
 from fcn.strict import require_fit
@@ -81,7 +81,7 @@ def check_eval(config: Config) -> Dict[str, Any]:
     if not config.data_root or not config.data_lst:
         raise ConfigError("data_root, data_lst: no validation list named; give --root DIR and --list FILE")
     items, problems = scan_list(config.data_root, config.data_lst)
-    problems += check_all(items, config.num_classes, config.ignore_label)[1]
+    problems += find_problems(items, config.num_classes, config.ignore_label)
     if problems:
         raise DataError(describe(config.data_lst, problems))
     return {"images": len(items)}

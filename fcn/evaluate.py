@@ -10,11 +10,11 @@ import numpy as np
 
 from fcn.config import Config
 from fcn.data.classes import class_names
-from fcn.data.listing import read_image, read_list, read_mask
+from fcn.data.listing import image_size, read_image, read_list, read_mask
 from fcn.distributed import World
 from fcn.errors import DataError
 from fcn.files import write_atomic
-from fcn.inference import Inference, Prediction, Sample, image_size
+from fcn.inference import Inference, Prediction, Sample
 from fcn.job import Job
 from fcn.metrics import Scores, confusion, scores
 from fcn.pictures import SHEET_ROWS, confusion_picture, contact_sheet, save_mask

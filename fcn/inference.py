@@ -5,18 +5,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
-from PIL import Image
 
 from fcn.architecture import STRIDE
 from fcn.config import Config
-from fcn.data.listing import read_image
 from fcn.distributed import World
 from fcn.errors import DataError
 from fcn.model import Normalise
@@ -123,17 +120,6 @@ def padded(side: int) -> int:
     """Height or width of the graph's input for an image's, pixels."""
     step = STRIDE if side <= _FINE_UP_TO else _COARSE_STEP
     return ceil(side / step) * step
-
-
-def image_size(path: Path) -> Size:
-    """Height and width of an image as `read_image` gives it; the pixels are not decoded where a header says
-    the same.
-    """
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as picture:
-            return picture.size[::-1]
-    except Exception:  # another format, which Pillow may know differently, or one too large for it
-        return read_image(path).shape[:2]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import List
 import cv2
 import numpy as np
 
-from fcn.data.listing import read_image
-from fcn.inference import Inference, Prediction, Sample, image_size
+from fcn.data.listing import image_size, read_image
+from fcn.inference import Inference, Prediction, Sample
 from fcn.job import Job
 from fcn.pictures import SHEET_ROWS, contact_sheet, overlay, save_mask
 from fcn.weights import read_checkpoint

@@ -33,6 +33,8 @@ _LAYOUTS = (
 
 # A mask is labelled on the pixels as they are stored, so an EXIF rotation must not turn the image under it.
 READ_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+# Goes through the whole of a JPEG file in a third of the time.
+_READ_EIGHTH = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
 
 _PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3  # the PNG specification's colour types, byte 25 of a file
 
@@ -201,15 +203,38 @@ def read_mask(path: PathLike) -> np.ndarray:
     return decode_mask(read_bytes(path), path)
 
 
-def decode_image(data: bytes, path: PathLike) -> np.ndarray:
+def image_size(path: PathLike) -> Tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, from its header where that says the same.
+
+    Raises:
+        DataError: where the file is missing or not an image.
+    """
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as picture:
+            return picture.size[::-1]
+    except Exception:  # another format, which Pillow may know differently, or one too large for it
+        return read_image(path).shape[:2]
+
+
+def decode_image(data: bytes, path: PathLike, flags: int = READ_BGR) -> np.ndarray:
     """As `read_image`, from the file's bytes; `path` is for the message only."""
     # OpenCV 4 fills the missing rows of a truncated JPEG with grey and says nothing that a program can see.
     truncated_jpeg = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), READ_BGR) if data and not truncated_jpeg else None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and not truncated_jpeg else None
     if image is None:
         what = "is empty" if not data else "is truncated" if truncated_jpeg else "is damaged or not an image"
         raise DataError(f"{path}: {what}; replace the file, or leave it out")
     return image
+
+
+def probe_image(path: PathLike) -> Tuple[int, int]:
+    """Height and width of an image that can be decoded, without decoding all of its pixels.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    decode_image(read_bytes(path), path, _READ_EIGHTH)
+    return image_size(path)
 
 
 def decode_mask(data: bytes, path: PathLike) -> np.ndarray:

@@ -14,9 +14,9 @@ ms = pytest.importorskip("mindspore")
 
 from PIL import Image  # noqa: E402
 
-from fcn.data.listing import read_image  # noqa: E402
+from fcn.data.listing import image_size, read_image  # noqa: E402
 from fcn.errors import DataError  # noqa: E402
-from fcn.inference import Predictor, Sample, fill, image_size, padded, plan_batches  # noqa: E402
+from fcn.inference import Predictor, Sample, fill, padded, plan_batches  # noqa: E402
 from fcn.network import build_network  # noqa: E402
 from fcn.platform import CPU  # noqa: E402
 
