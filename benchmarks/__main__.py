@@ -1,11 +1,11 @@
-"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation]`."""
+"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation|inference]`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("start", "kernels", "pipeline", "evaluation")
+NAMES = ("start", "kernels", "pipeline", "evaluation", "inference")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import Any, Dict, List
+from typing import Dict
 
 import numpy as np
 
 from benchmarks.report import report
-from benchmarks.sides import figures, peer_environment, run, worker_environment
+from benchmarks.sides import Result, Side, measure, peer_environment, worker_environment
 
 SIZE, BATCH = 256, 2
-ROUNDS = 3  # the sides take turns
-REPEATS = 5  # measured, in each round
+ROUNDS = 15
 AGREE = 1e-3  # of the largest score
 
 COMMON = """
 import numpy as np
 from fcn.architecture import parameter_shapes
 from fcn.config import Config
-size, batch, repeats = map(int, sys.argv[1:])
+size, batch = map(int, sys.argv[1:])
 config = Config()
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
@@ -49,7 +48,7 @@ set_inference_weights(net, values, config, "drawn")
 del values
 predictor = Predictor(net, config).set_train(False)
 scores = net(predictor.normalise(Tensor(images))).asnumpy()[0, :, ::16, ::16].tolist()
-measure(lambda: predictor(Tensor(images))[0].asnumpy(), repeats, scores=scores)
+serve(lambda: predictor(Tensor(images))[0].asnumpy(), scores=scores)
 """
 
 PYTORCH = """
@@ -69,10 +68,11 @@ def scores():
 
 with torch.inference_mode():
     first = scores().numpy()[0, :, ::16, ::16].tolist()
-    measure(lambda: torch.softmax(scores(), 1).argmax(1).to(torch.uint8).numpy(), repeats, scores=first)
+    serve(lambda: torch.softmax(scores(), 1).argmax(1).to(torch.uint8).numpy(), scores=first)
 """
 
 ONNXRUNTIME = """
+import os
 import onnxruntime
 from fcn import onnx_graph
 from fcn.fold import fold
@@ -86,29 +86,28 @@ options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
 session = onnxruntime.InferenceSession(model, options)
 del model
 scores = session.run(["scores"], {"images": images})[0][0, :, ::16, ::16].tolist()
-measure(lambda: session.run(["classes"], {"images": images}), repeats, scores=scores)
+serve(lambda: session.run(["classes"], {"images": images}), scores=scores)
 """
 
 
 def main() -> None:
-    """Seconds a batch and peak memory of each; the ratio is ours to PyTorch's without folding."""
+    """Seconds a batch and peak memory of each; the ratios are to PyTorch without folding."""
     if find_spec("torch") is None:
         sys.exit("PyTorch is the peer of this benchmark and is not installed: pip install torch")
     ours, peers = worker_environment(), peer_environment()
     sides = {
-        "fcn-launch": (OURS, ours),
-        "PyTorch": ("FOLDED = False" + PYTORCH, peers),
-        "PyTorch, batch norm folded": ("FOLDED = True" + PYTORCH, peers),
+        "fcn-launch": Side(COMMON + OURS, ours),
+        "PyTorch": Side(COMMON + "FOLDED = False" + PYTORCH, peers),
+        "PyTorch, batch norm folded": Side(COMMON + "FOLDED = True" + PYTORCH, peers),
     }
     if find_spec("onnx") and find_spec("onnxruntime"):
-        sides["onnxruntime, exported file"] = ("import os" + ONNXRUNTIME, peers)
-    results: Dict[str, List[Dict[str, Any]]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, (program, env) in sides.items():
-            results[name].append(run(COMMON + program, (SIZE, BATCH, REPEATS), env))
-    rows = [[name, *figures(runs)] for name, runs in results.items()]
-    peer = rows[1][1:]
-    rows = [[*row, row[1] / peer[0], row[2] / peer[1]] for row in rows]
+        sides["onnxruntime, exported file"] = Side(COMMON + ONNXRUNTIME, peers)
+    results = measure(sides, (SIZE, BATCH), ROUNDS)
+    least, median, _ = results["PyTorch"].figures()
+    rows = []
+    for name, result in results.items():
+        figures = result.figures()
+        rows.append([name, *figures, figures[0] / least, figures[1] / median])
     report(
         "inference",
         ["what", "min_s", "median_s", "peak_gb", "min_ratio", "median_ratio"],
@@ -119,9 +118,9 @@ def main() -> None:
     )
 
 
-def _difference(results: Dict[str, List[Dict[str, Any]]]) -> float:
+def _difference(results: Dict[str, Result]) -> float:
     """Of the sides' scores from ours, as a share of the largest; ends the benchmark where they disagree."""
-    scores = {name: np.array(runs[0]["scores"]) for name, runs in results.items()}
+    scores = {name: np.array(result.facts["scores"]) for name, result in results.items()}
     ours = scores["fcn-launch"]
     shares = {name: float(np.abs(its - ours).max() / np.abs(ours).max()) for name, its in scores.items()}
     worst = max(shares, key=lambda name: shares[name])

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -156,6 +157,22 @@ def test_what_is_predicted_is_what_is_evaluated(evaluated, data):
         probabilities = np.load(out / "probabilities" / f"{item.name}.npy")
         assert np.array_equal(probabilities.argmax(axis=0), np.array(Image.open(mask)))
         assert Image.open(out / "overlays" / f"{item.name}.jpg").size == Image.open(mask).size
+
+
+def test_what_is_exported_sees_what_is_evaluated(evaluated, data):
+    """The file on its own: no normalisation, padding or colour order to be known."""
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, _ = evaluated
+    output = fcn_launch("export", "--format", "onnx", "--out", "net.onnx", "--json", cwd=folder)
+    items = read_list(data, data / "val.txt")
+    comparison = json.loads(output.splitlines()[-1])["comparison"]
+    assert comparison["image"] == str(items[0].image_path)
+    session = onnxruntime.InferenceSession(str(folder / "net.onnx"))
+    for item in items:
+        (classes,) = session.run(["classes"], {"images": cv2.imread(str(item.image_path))[None]})
+        # Evaluation pads with the mean colour in whole numbers: pixels between two classes may differ.
+        assert (classes[0] == np.array(Image.open(folder / "masks" / f"{item.name}.png"))).mean() > 0.99
 
 
 def test_one_device_scores_the_same_as_two(trained, data):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ ms = pytest.importorskip("mindspore")
 
 from test_fold import drawn  # noqa: E402
 
-from fcn import checkpoint, export  # noqa: E402
+from fcn import check, checkpoint, export  # noqa: E402
 from fcn.architecture import Architecture, parameter_shapes  # noqa: E402
 from fcn.check_export import check_export, described_in  # noqa: E402
 from fcn.distributed import World  # noqa: E402
@@ -247,3 +248,42 @@ def test_the_validation_list_gives_the_image_or_a_warning_says_why_not(small_con
     options, warnings = check_export(config, *request)
     assert options["image"] is None
     assert "compared on a drawn image" in warnings[0] and "no such file" in warnings[0]
+
+
+def check_of(*words, capsys):
+    code = check.main(["export", *map(str, words)])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--format=mindir"], None),
+        (["--format=air"], "MindSpore writes AIR on an Ascend alone"),
+        (["--format=air", "--platform=ascend"], None),
+        (["--format=mindir", "--set=num_classes=5"], "num_classes: 5 was asked for, 4 in the file"),
+        (["--format=mindir", "--out=x.mindir", "--batch=2", "--height=40"], None),
+    ],
+)
+def test_a_request_becomes_the_workers_options(tmp_path, trained, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    config, _ = trained
+    code, answer = check_of(f"--set=ckpt_file={config.ckpt_file}", *words, capsys=capsys)
+    if expected is not None:
+        assert code == 2 and expected in "\n".join(answer["errors"])
+        return
+    options = answer["options"]
+    assert code == 0 and options["format"] in words[0]
+    assert options["dims"] == ([2, 40, 512] if "--batch=2" in words else [1, 512, 512])
+    assert options["out"].startswith(str(tmp_path / ("x." if "--batch=2" in words else "FCN8s-2_7.")))
+
+
+def test_a_damaged_checkpoint_is_not_exported(tmp_path, trained, capsys):
+    config, _ = trained
+    with Path(config.ckpt_file).open("r+b") as file:
+        file.seek(3000)
+        file.write(b"damage")
+    out = tmp_path / "x.mindir"
+    words = [f"--set=ckpt_file={config.ckpt_file}", "--format=mindir", f"--out={out}"]
+    code, answer = check_of(*words, capsys=capsys)
+    assert code == 2 and "its bytes are not those that were saved" in answer["errors"][0]

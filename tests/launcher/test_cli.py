@@ -21,7 +21,7 @@ def fcn_launch(*words, cwd):
 def test_help_names_every_verb(tmp_path):
     done = fcn_launch("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in ("train", "eval", "predict", "plan", "logs", "data"):
+    for verb in ("train", "eval", "predict", "export", "plan", "logs", "data"):
         assert f"  {verb} " in done.stdout
 
 
@@ -56,6 +56,9 @@ def test_no_framework_is_imported(words, tmp_path):
         (["predict", "x.jpg", "--out", "out"], 2, "runs: holds no run of `train` yet"),
         (["predict", "x.jpg"], 2, "Missing option '--out'"),
         (["predict", "--out", "out"], 2, "Missing argument 'IMAGE_OR_DIR...'"),
+        (["export", "--format", "onnx", "--ckpt", "x.ckpt"], 2, "x.ckpt: no such checkpoint"),
+        (["export", "--format", "pb", "--ckpt", "x.ckpt"], 2, "'pb' is not one of 'onnx', 'mindir', 'air'"),
+        (["export", "--format", "onnx", "--height", "0"], 2, "'--height': 0 is not in the range x>=1"),
         (["logs"], 2, "holds no run yet"),
         (["trane"], 2, "No such command 'trane'"),
     ],
