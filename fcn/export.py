@@ -74,8 +74,9 @@ def work(job: Job) -> int:
     # How to compute it, and how precisely, is for the file's runtime to choose.
     config = job.config.model_copy(update={"amp_level": "O0"})
     net = inference_network(config, replace(job.device, fc6_as_matmul=False))
-    values = read_checkpoint(config.ckpt_file, config)
-    weights = set_inference_weights(net, values, config, config.ckpt_file)
+    read = read_checkpoint(config.ckpt_file, config)
+    weights = set_inference_weights(net, read, config, config.ckpt_file)
+    del read  # half a gigabyte, as the weights are
     exported = Exported(net, config).set_train(False)
     dims: Dims = tuple(options["dims"])
     facts = _facts(config, options["format"], dims)
@@ -87,6 +88,7 @@ def work(job: Job) -> int:
             _write_onnx(written, weights, config, dims, facts)
         else:
             _write_by_mindspore(written, exported, options["format"], dims, facts)
+        del weights
         if options["format"] in _RUNNERS:
             job.status.phase("eval")
             runner = _RUNNERS[options["format"]]
