@@ -1,7 +1,7 @@
 """FCN-8s as an ONNX graph, for images of any number and size.
 
-MindSpore's own ONNX export fixes every size and passes over what it cannot express; this is the network of
-fcn.model written a second time, and compared with it whenever it is exported.
+MindSpore 2.10's own ONNX export fixes every size and has no padding; this is the network of fcn.model
+written a second time, and compared with it whenever it is exported.
 """
 
 from __future__ import annotations
