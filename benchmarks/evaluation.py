@@ -51,7 +51,7 @@ def main() -> None:
         originals_ms=of_peer,
         ratio=total / of_peer,
         decoding_share_of_ours=2 * parts["read and decode"] / sum(parts.values()),  # the check decodes too
-        images=os.environ.get("FCN_BENCH_VOC", "drawn"),
+        images=Path(os.environ.get("FCN_BENCH_VOC", "drawn")).name,
     )
 
 
@@ -82,7 +82,6 @@ def _ours(items: List[Item], watch: Stopwatch) -> np.ndarray:
     """As `fcn-launch eval` treats the images; the graph's answer is drawn beforehand."""
     matrix = np.zeros((CLASSES, CLASSES), np.int64)
     answers = np.random.default_rng(0).integers(0, CLASSES, (512, 512), np.uint8)
-    mean = tuple(round(value) for value in MEAN)
     lap = watch.round()
     assert not find_problems(items, CLASSES, IGNORE)
     lap("check before the start")
@@ -93,7 +92,7 @@ def _ours(items: List[Item], watch: Stopwatch) -> np.ndarray:
         image, truth = read_image(item.image_path), read_mask(item.mask_path)
         lap("read and decode")
         height, width = truth.shape
-        fill([Sample(place, image, truth)], (1, padded(height), padded(width)), mean)
+        fill([Sample(place, image, truth)], (1, padded(height), padded(width)), tuple(MEAN))
         lap("fill the batch")
         matrix += confusion(truth, answers[:height, :width], CLASSES, IGNORE)
         lap("cut and count")

@@ -20,6 +20,7 @@ from fcn.data.classes import class_names
 from fcn.data.listing import read_image
 from fcn.errors import WeightsError
 from fcn.files import sha256_of, sync, write_atomic
+from fcn.inference import Sample, fill
 from fcn.job import Job
 from fcn.model import Normalise
 from fcn.network import inference_network, set_inference_weights
@@ -192,10 +193,8 @@ def _images(path: Optional[str], dims: Dims, config: Config) -> np.ndarray:
         image = read_image(path)
     rows, height, width = (dims[0] or 2, dims[1] or image.shape[0], dims[2] or image.shape[1])
     image = image[:height, :width]
-    below, right = height - image.shape[0], width - image.shape[1]
-    mean = tuple(round(value) for value in config.image_mean)
-    image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=mean)
-    return np.stack([image[:, ::-1] if row % 2 else image for row in range(rows)])
+    samples = [Sample(row, cv2.flip(image, 1) if row % 2 else image) for row in range(rows)]
+    return fill(samples, (rows, height, width), config.image_mean)
 
 
 def _run_onnx(file: Path) -> Callable[[np.ndarray], Outputs]:

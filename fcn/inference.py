@@ -168,11 +168,13 @@ class Inference:
         config, world = self._config, self._world
         batches = plan_batches(sizes, config.eval_batch_size, max(config.scales))
         done = 0
-        for samples, shape in self._read_ahead(batches[world.rank :: world.size], read):
+        mine = self._read_ahead(batches[world.rank :: world.size], read)
+        for turn, (samples, shape) in enumerate(mine):
             self._status.enter("eval", done)
             yield from self._predict(samples, shape)
-            done += len(samples)
-            self._status.send("eval", done=min(done * world.size, len(sizes)), total=len(sizes))
+            # Of all ranks, which take turns of one batch each. Rank 0 has a batch in every turn.
+            done += sum(len(batch.members) for batch in batches[turn * world.size : (turn + 1) * world.size])
+            self._status.send("eval", done=done, total=len(sizes))
 
     def _read_ahead(
         self, batches: Sequence[Batch], read: Callable[[int], Sample]
@@ -185,8 +187,7 @@ class Inference:
                 yield samples, batch.shape
 
     def _predict(self, samples: Sequence[Sample], shape: Shape) -> List[Prediction]:
-        mean = tuple(round(value) for value in self._config.image_mean)
-        ids, probabilities = self._predictor(Tensor(fill(samples, shape, mean)))
+        ids, probabilities = self._predictor(Tensor(fill(samples, shape, self._config.image_mean)))
         all_ids = ids.asnumpy()
         all_probabilities = probabilities.asnumpy() if self._with_probabilities else None
         predictions = []
@@ -197,10 +198,11 @@ class Inference:
         return predictions
 
 
-def fill(samples: Sequence[Sample], shape: Shape, mean: Sequence[int]) -> np.ndarray:
+def fill(samples: Sequence[Sample], shape: Shape, mean: Sequence[float]) -> np.ndarray:
     """The images as uint8 (rows, height, width, 3), padded at the bottom and on the right.
 
-    mean: the padding; normalised it is nearly zero, as the network pads inside.
+    mean: the padding, which OpenCV rounds to grey levels; normalised it is nearly zero, as the network pads
+        inside.
     """
     rows, height, width = shape
     images = np.zeros((rows, height, width, 3), np.uint8)

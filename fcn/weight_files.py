@@ -5,6 +5,7 @@ A framework is imported for its own kind of file alone.
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from fcn.errors import WeightsError
 
 Arrays = Dict[str, np.ndarray]
+
+_WRAPPED = re.compile(r"(?<![^.])module\.")  # at the start of a name or after a dot
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -29,7 +32,8 @@ def read_arrays(path: Path) -> Arrays:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise WeightsError(f"{path}: not a kind of file that is read here; expected {', '.join(_READERS)}")
-    return {name: _as_float32(array) for name, array in reader(path).items()}
+    # A network that was trained data-parallel, or a part of it, has a `module` in its names.
+    return {_WRAPPED.sub("", name): _as_float32(array) for name, array in reader(path).items()}
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
@@ -104,10 +108,9 @@ def _torch(path: Path) -> Arrays:
     found = {str(name): value for name, value in tensors if isinstance(value, torch.Tensor)}
     if not found:
         raise WeightsError(f"{path}: holds no named tensors; expected a state_dict")
-    # A network that was saved from data-parallel training has `module` in its names; NumPy has no bfloat16.
+    # NumPy has no bfloat16.
     return {
-        name.replace("module.", ""): (value.float() if value.is_floating_point() else value).numpy()
-        for name, value in found.items()
+        name: (value.float() if value.is_floating_point() else value).numpy() for name, value in found.items()
     }
 
 

@@ -186,7 +186,7 @@ def _add_info(verb: argparse.ArgumentParser) -> None:
         "--sheet",
         type=Path,
         metavar="FILE.png",
-        help="the contact sheet (default X.mindrecord.png); no other picture is overwritten",
+        help="the contact sheet; no other picture is overwritten (default X.mindrecord.png, which is)",
     )
     verb.set_defaults(run=_info)
 

@@ -76,7 +76,7 @@ def apply(
     Args:
         image: uint8 (height, width, 3) BGR.
         label: uint8 (height, width) class ids.
-        mean: BGR colour of padding, rounded to whole grey levels; colour changes leave padding alone.
+        mean: BGR colour of padding, which OpenCV rounds to grey levels; colour changes leave padding alone.
         ignore_label: label of padding.
         image_out, label_out: the results, uint8 (crop, crop, 3) and uint8 (crop, crop).
     """
@@ -92,7 +92,7 @@ def apply(
     label = label[top : top + crop, left : left + crop]
     if choice.colours:
         image = recolour(image, choice.colours)
-    _place(image, image_out, choice.flip, [round(value) for value in mean])
+    _place(image, image_out, choice.flip, mean)
     _place(label, label_out, choice.flip, ignore_label)
 
 
@@ -135,7 +135,7 @@ def _offset(fraction: float, side: int, crop: int) -> int:
     return int(fraction * (max(side, crop) - crop + 1))
 
 
-def _place(cut: np.ndarray, out: np.ndarray, flip: bool, padding: Union[int, List[int]]) -> None:
+def _place(cut: np.ndarray, out: np.ndarray, flip: bool, padding: Union[int, Sequence[float]]) -> None:
     """Copy or mirror `cut` into `out`; what it does not fill is padding, to the right before a mirroring."""
     height, width = cut.shape[:2]
     side = out.shape[0]

@@ -114,8 +114,9 @@ def check_options(options: BuildOptions) -> None:
     """Raises DataError for values that no data set can have."""
     if not 1 <= options.shards <= _SHARDS_MAX:
         raise DataError(f"--shards {options.shards}: must be 1 to {_SHARDS_MAX}")
-    if not 2 <= options.num_classes <= 256:
-        raise DataError(f"--num-classes {options.num_classes}: must be 2 to 256, masks have 8 bits")
+    if not 2 <= options.num_classes <= 255:
+        rule = "must be 2 to 255: masks have 8 bits, and one value is the ignore label"
+        raise DataError(f"--num-classes {options.num_classes}: {rule}")
     if not 0 <= options.ignore_label <= 255:
         raise DataError(f"--ignore-label {options.ignore_label}: must be 0 to 255, masks have 8 bits")
     if options.seed < 0:

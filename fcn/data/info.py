@@ -26,8 +26,8 @@ def describe(data_file: Path, sheet: Optional[Path] = None) -> Dict[str, Any]:
 
     Args:
         data_file: as for `open_dataset`.
-        sheet: the PNG to write; `X.mindrecord.png` where it is None. A file of that name stays as it is: one
-            that differs is an error.
+        sheet: the PNG to write; one that exists and is another picture stays as it is and is an error. None:
+            `X.mindrecord.png`, which is replaced: it may be of a data set that was there before.
 
     Raises:
         DataError: a data set that cannot be opened or read, or a sheet that cannot be written.
@@ -35,8 +35,9 @@ def describe(data_file: Path, sheet: Optional[Path] = None) -> Dict[str, Any]:
     dataset = records.open_dataset(data_file, verify=False)
     manifest = records.read_manifest(data_file)[1]
     records.need_details(dataset, manifest)
+    replace = sheet is None
     sheet = sheet or dataset.path.with_name(dataset.path.name + ".png")
-    _write_sheet(dataset, sheet)
+    _write_sheet(dataset, sheet, replace)
     sizes = {entry["name"]: entry["size"] for entry in manifest["files"]}
     names = [Path(file).name for file in dataset.files]
     return {
@@ -62,13 +63,13 @@ def describe(data_file: Path, sheet: Optional[Path] = None) -> Dict[str, Any]:
     }
 
 
-def _write_sheet(dataset: records.DataSet, sheet: Path) -> None:
+def _write_sheet(dataset: records.DataSet, sheet: Path, replace: bool) -> None:
     with TemporaryDirectory() as folder:
         drawn = Path(folder) / "sheet.png"
         contact_sheet(_sheet_rows(dataset), drawn, ("image", "mask", "both"))
         content = drawn.read_bytes()
     try:
-        if sheet.exists() and sheet.read_bytes() != content:
+        if not replace and sheet.exists() and sheet.read_bytes() != content:
             raise DataError(f"{sheet}: exists already and is another picture; give another --sheet")
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(sheet, content)

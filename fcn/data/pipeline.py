@@ -19,6 +19,7 @@ import numpy as np
 from fcn.data import augment, order
 from fcn.data.listing import READ_BGR
 from fcn.data.records import DataSet, check_labels, read_rows, reason
+from fcn.data.samples import unknown_labels
 from fcn.errors import DataError
 
 if TYPE_CHECKING:
@@ -149,11 +150,9 @@ class TrainBatches(Iterator[Batch]):
         unknown = label >= config.num_classes
         unknown &= label != config.ignore_label
         if unknown.any():
-            text = (
-                f"{name}: label {int(label[unknown][0])} is outside 0..{config.num_classes - 1} and not the"
-            )
-            text += f" ignore label {config.ignore_label}; correct the mask or num_classes"
-            raise DataError(f"{text}, and build the data set again")
+            counts = np.bincount(label.ravel(), minlength=256)
+            problem = unknown_labels(counts, config.num_classes, config.ignore_label)
+            raise DataError(f"{name}: {problem}; correct the mask or num_classes, and build the set again")
         choice = augment.draw(
             config.seed, row.epoch, row.position, config.min_scale, config.max_scale, config.photometric
         )

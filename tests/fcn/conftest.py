@@ -1,6 +1,7 @@
 """What the trainer's tests share. Tests that need MindSpore run in this process, on one CPU device."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # read when MindSpore is imported; see fcn.model
@@ -33,6 +34,22 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real images and weights in {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A root with a list of 13 samples, and a data set of 3 shards in it."""
+    from data_samples import SAMPLES, build, write_samples
+
+    folder = tmp_path_factory.mktemp("data")
+    build(folder, write_samples(folder, SAMPLES), shards=3)
+    return folder
+
+
+@pytest.fixture
+def copy(root, tmp_path) -> Path:
+    """That root again, to be changed or damaged."""
+    return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 @pytest.fixture

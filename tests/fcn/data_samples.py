@@ -14,6 +14,8 @@ from fcn.data.build import BuildOptions, build_dataset
 from fcn.data.records import DataSet, open_dataset
 from fcn.pictures import save_mask
 
+SAMPLES = 13  # of the fixture `root`
+
 
 def write_sample(root: Path, name: str, size: Tuple[int, int], seed: int, classes: int = 8) -> None:
     """img/NAME.jpg and cls_png/NAME.png of height x width `size`; labels 0..classes-1 and some 255."""

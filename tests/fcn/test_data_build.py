@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_samples import build, run, write_samples
+from data_samples import SAMPLES, build, run, write_samples
 from PIL import Image
 
 from fcn.data.__main__ import main
@@ -18,22 +17,6 @@ from fcn.data.build import BuildOptions, build_dataset
 from fcn.data.records import check_labels, open_dataset
 from fcn.errors import DataError
 from fcn.pictures import save_mask
-
-SAMPLES = 13
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A root with a list of 13 samples, and a data set of 3 shards in it."""
-    folder = tmp_path_factory.mktemp("data")
-    build(folder, write_samples(folder, SAMPLES), shards=3)
-    return folder
-
-
-@pytest.fixture
-def copy(root, tmp_path) -> Path:
-    """That root again, to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 def rows_of(files):
@@ -179,6 +162,7 @@ def test_bad_options_are_refused(root, tmp_path):
         ({"shards": 0}, "--shards 0"),
         ({"shards": 14}, "lists 13 samples; give at most as many --shards"),
         ({"num_classes": 1}, "--num-classes 1"),
+        ({"num_classes": 256}, "--num-classes 256: must be 2 to 255"),
         ({"ignore_label": 300}, "--ignore-label 300"),
         ({"seed": -1}, "--seed -1"),
         ({"out": tmp_path / "set1"}, "must not end in a digit"),

@@ -6,31 +6,13 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from data_samples import build, flip_a_byte, write_samples
+from data_samples import build, flip_a_byte
 
 from fcn.data.records import open_dataset
 from fcn.errors import DataError
-
-SAMPLES = 13
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A root with a list of 13 samples, and a data set of 3 shards in it."""
-    folder = tmp_path_factory.mktemp("data")
-    build(folder, write_samples(folder, SAMPLES), shards=3)
-    return folder
-
-
-@pytest.fixture
-def copy(root, tmp_path) -> Path:
-    """That root again, to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / "copy"))
-
 
 DAMAGES = {
     "missing file": (lambda root: (root / "set.mindrecord1").unlink(), r"set\.mindrecord1: is missing"),

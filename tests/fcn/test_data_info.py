@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_samples import build, run, write_samples
+from data_samples import SAMPLES, build, run
 from PIL import Image
 
 from fcn.data.info import describe
@@ -14,15 +14,6 @@ from fcn.data.listing import read_image
 from fcn.data.records import open_dataset
 from fcn.errors import DataError
 from fcn.pictures import palette
-
-SAMPLES = 13
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    build(folder, write_samples(folder, SAMPLES), shards=3)
-    return folder
 
 
 def test_the_facts_are_those_of_the_files(root, tmp_path):
@@ -59,13 +50,25 @@ def test_the_sheet_shows_images_beside_their_masks(root, tmp_path):
         assert cv2.matchTemplate(sheet, cell, cv2.TM_SQDIFF).min() == 0
 
 
-def test_the_sheet_lies_beside_the_set_and_overwrites_no_other_picture(root):
-    sheet = Path(describe(root / "set.mindrecord")["sheet"])
-    assert sheet == root / "set.mindrecord.png"
-    describe(root / "set.mindrecord")  # the same picture again
+def test_the_sheet_beside_the_set_is_that_of_the_present_set(copy):
+    sheet = Path(describe(copy / "set.mindrecord")["sheet"])
+    assert sheet == copy / "set.mindrecord.png"
+    old = sheet.read_bytes()
+    (copy / "list.txt").write_text("s003\ns001\n")
+    build(copy, copy / "list.txt", overwrite=True)
+    describe(copy / "set.mindrecord")
+    assert sheet.read_bytes() != old
+    describe(copy / "set.mindrecord", copy / "same.png")
+    assert sheet.read_bytes() == (copy / "same.png").read_bytes()
+
+
+def test_a_named_sheet_overwrites_no_other_picture(root, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    describe(root / "set.mindrecord", sheet)
+    describe(root / "set.mindrecord", sheet)  # the same picture again
     sheet.write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"set\.mindrecord\.png: exists already .* give another --sheet"):
-        describe(root / "set.mindrecord")
+    with pytest.raises(DataError, match=r"sheet\.png: exists already .* give another --sheet"):
+        describe(root / "set.mindrecord", sheet)
     assert sheet.read_bytes() == b"mine"
 
 

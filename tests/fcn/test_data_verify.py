@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from data_samples import build, flip_a_byte, run, write_samples
+from data_samples import SAMPLES, build, flip_a_byte, run, write_samples
 
 from fcn.data import records
 from fcn.data.verify import verify_dataset
 from fcn.errors import DataError
 from fcn.files import seal
-
-SAMPLES = 13
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +21,6 @@ def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     build(folder, write_samples(folder, SAMPLES), shards=3, shuffle=True)
     return folder
-
-
-@pytest.fixture
-def copy(root, tmp_path) -> Path:
-    """That data set again, to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 def manifest_of(root: Path) -> dict:

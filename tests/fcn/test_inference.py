@@ -15,10 +15,12 @@ ms = pytest.importorskip("mindspore")
 from PIL import Image  # noqa: E402
 
 from fcn.data.listing import image_size, read_image  # noqa: E402
+from fcn.distributed import World  # noqa: E402
 from fcn.errors import DataError  # noqa: E402
-from fcn.inference import Predictor, Sample, fill, padded, plan_batches  # noqa: E402
+from fcn.inference import Inference, Predictor, Sample, fill, padded, plan_batches  # noqa: E402
 from fcn.network import build_network  # noqa: E402
 from fcn.platform import CPU  # noqa: E402
+from fcn.status import Status  # noqa: E402
 
 sides = st.integers(1, 700)
 
@@ -82,11 +84,27 @@ def test_the_size_is_that_of_the_pixels(tmp_path, kind):
 
 def test_padding_is_the_mean_below_and_right():
     image = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
-    filled = fill([Sample(0, image)], (2, 5, 6), (1, 2, 3))
+    filled = fill([Sample(0, image)], (2, 5, 6), (1.4, 1.6, 3))  # to the nearest grey level
     np.testing.assert_array_equal(filled[0, :3, :4], image)
     assert (filled[0, 3:] == (1, 2, 3)).all() and (filled[0, :, 4:] == (1, 2, 3)).all()
     with pytest.raises(DataError, match="image 8 of the list"):
         fill([Sample(7, image)], (1, 2, 6), (1, 2, 3))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_progress_is_that_of_all_ranks_and_ends_at_the_total(small_config, device, size):
+    class Told(Status):
+        def send(self, event, **fields):
+            if event == "eval":
+                told.append((fields["done"], fields["total"]))
+
+    sizes = [(32, 32)] * 4 + [(40, 64)] * 3
+    told = []
+    inference = Inference(small_config("eval_batch_size=2"), CPU, World(0, size), Told())
+    read = [Sample(place, np.zeros((*shape, 3), np.uint8)) for place, shape in enumerate(sizes)]
+    seen = len(list(inference.predict(sizes, read.__getitem__)))
+    assert told[-1] == (7, 7) and told == sorted(set(told))
+    assert (seen == 7) is (size == 1)
 
 
 @pytest.fixture

@@ -71,6 +71,13 @@ def test_a_training_scripts_checkpoint_of_pytorch(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_names_of_data_parallel_training_are_those_of_the_network(tmp_path, kind):
+    names = ["module.features.0.weight", "features.module.1.weight", "submodule.weight", "module"]
+    found = read_arrays(write(tmp_path / f"x.{kind}", dict.fromkeys(names, np.zeros(2, np.float32))))
+    assert set(found) == {"features.0.weight", "features.1.weight", "submodule.weight", "module"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [0, 0.3, 0.97])
 def test_a_file_that_was_cut_short_is_refused(tmp_path, kind, kept):
     path = write(tmp_path / f"x.{kind}", arrays())
