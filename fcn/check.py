@@ -7,7 +7,6 @@ Imports no framework.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -17,13 +16,14 @@ import yaml
 from fcn.answer import Parser, answer
 from fcn.architecture import parameter_count
 from fcn.check_export import FORMATS, check_export
-from fcn.check_use import check_eval, check_predict, new_folder, with_checkpoint
+from fcn.check_use import check_eval, check_predict, new_folder, require_room, with_checkpoint
 from fcn.config import Config
-from fcn.config_file import load_config
+from fcn.config_file import given, load_config
 from fcn.data.listing import read_list
 from fcn.data.order import steps_per_epoch
 from fcn.data.records import DataSet, check_labels, open_dataset
 from fcn.errors import ConfigError, DataError
+from fcn.files import free_bytes, in_megabytes
 from fcn.pretrained import check_pretrained
 from fcn.schedule import start_rate
 from fcn.vgg16 import read_vgg16
@@ -104,30 +104,23 @@ def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> L
     one = (parameter_count(arch) + copies * parameter_count(arch, trainable_only=True)) * _BYTES
     steps = config.train_epochs * steps_per_epoch(data.samples, global_batch)
     kept = min(config.keep_checkpoint_max, -(-steps // config.save_steps))
-    free = shutil.disk_usage(_existing(run_root)).free
-    # While one is being written, the one it replaces is still there.
-    if free < 2 * one:
+    # The best one is kept apart. While one is being written, the one it replaces is still there.
+    best = 1 if config.eval_epochs else 0
+    more = best + 1
+    free = free_bytes(run_root)
+    if free < (1 + more) * one:
         raise ConfigError(
-            f"train_dir: {run_root}: {_size(free)} free, two checkpoints of this network take "
-            f"{_size(2 * one)}; free space, or set train_dir to another disk"
+            f"train_dir: {run_root}: {in_megabytes(free)} free, {1 + more} checkpoints of this network take "
+            f"{in_megabytes((1 + more) * one)}; free space, or set train_dir to another disk"
         )
-    if free < (kept + 1) * one:
-        fits = max(1, int(free // one) - 1)
+    if free < (kept + more) * one:
+        fits = max(1, int(free // one) - more)
         return [
-            f"keep_checkpoint_max: {kept} checkpoints will take {_size(kept * one)}, {run_root} has "
-            f"{_size(free)} free; set keep_checkpoint_max={fits} or lower, or save_steps higher"
+            f"keep_checkpoint_max: {kept} checkpoints{' and the best one' * best} will take "
+            f"{in_megabytes((kept + best) * one)}, {run_root} has {in_megabytes(free)} free; "
+            f"set keep_checkpoint_max={fits} or lower, or save_steps higher"
         ]
     return []
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -135,6 +128,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     def work() -> Dict[str, Any]:
         args = _parser().parse_args(argv)
+        if args.verb == "checkpoint":
+            return {"ckpt_file": given("ckpt_file", args.config, args.overrides) or ""}
         config, warnings = _load(args)
         options: Dict[str, Any] = {}
         if args.verb == "train":
@@ -160,7 +155,9 @@ def _check_use(args: argparse.Namespace, config: Config) -> Tuple[Dict[str, Any]
         dims = (args.batch, args.height, args.width)
         wanted = (args.format, args.out, args.overwrite, dims, args.check)
         return {}, *check_export(config, *wanted, args.platform)
-    images, warnings = check_predict(args.images)
+    images, pixels, warnings = check_predict(args.images)
+    if args.save_prob:
+        require_room("--save-prob", Path(args.out), _BYTES * config.num_classes * pixels)
     out = new_folder("--out", args.out)
     return {"images": len(images)}, {"images": images, "out": out, "save_prob": args.save_prob}, warnings
 
@@ -180,6 +177,9 @@ def _parser() -> Parser:
             one.add_argument("--world-size", type=int, default=1)
         else:
             one.add_argument("--checkpoints", type=Path, help="take the newest good one of this folder")
+    named = verbs.add_parser("checkpoint", help="the ckpt_file that is named, unchecked", allow_abbrev=False)
+    named.add_argument("--config")
+    named.add_argument("--set", dest="overrides", action="append", default=[])
     parsers["eval"].add_argument("--save-masks", metavar="DIR")
     parsers["predict"].add_argument("images", nargs="+", metavar="IMAGE_OR_DIR")
     parsers["predict"].add_argument("--out", required=True, metavar="DIR")

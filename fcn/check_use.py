@@ -16,6 +16,7 @@ from fcn.config_file import load_config
 from fcn.data.listing import decode_image, describe, read_bytes, scan_list
 from fcn.data.samples import THREADS, Progress, find_problems, is_turned
 from fcn.errors import ConfigError, DataError, WeightsError
+from fcn.files import free_bytes, in_megabytes
 from fcn.pretrained import require_classes, shapes_of
 from fcn.strict import require_fit
 
@@ -87,8 +88,8 @@ def check_eval(config: Config) -> Dict[str, Any]:
     return {"images": len(items)}
 
 
-def check_predict(words: Sequence[str]) -> Tuple[List[str], List[str]]:
-    """The images that files and folders name, in order, and warnings.
+def check_predict(words: Sequence[str]) -> Tuple[List[str], int, List[str]]:
+    """The images that files and folders name, in order, how many pixels they have in all, and warnings.
 
     Raises DataError that lists what cannot be read, and images whose results would have one name.
     """
@@ -101,12 +102,15 @@ def check_predict(words: Sequence[str]) -> Tuple[List[str], List[str]]:
             )
     progress = Progress("checked", len(paths))
     turned: List[str] = []
+    pixels = 0
     with ThreadPoolExecutor(THREADS) as pool:
-        for path, result in zip(paths, pool.map(_is_turned_image, paths)):
+        for path, result in zip(paths, pool.map(_look, paths)):
             progress.add(1)
             if isinstance(result, DataError):
                 problems.append(str(result))
-            elif result:
+                continue
+            pixels += result[0]
+            if result[1]:
                 turned.append(str(path))
     if problems:
         raise DataError("\n".join(problems))
@@ -115,7 +119,7 @@ def check_predict(words: Sequence[str]) -> Tuple[List[str], List[str]]:
             f"{len(turned)} images are shown turned by viewers, as their EXIF says, such as {turned[0]}; "
             "what is predicted is of the pixels as they are stored, as in training"
         )
-    return [str(path) for path in paths], warnings
+    return [str(path) for path in paths], pixels, warnings
 
 
 def _images(words: Sequence[str]) -> Tuple[List[Path], List[str], List[str]]:
@@ -140,14 +144,24 @@ def _images(words: Sequence[str]) -> Tuple[List[Path], List[str], List[str]]:
     return list(paths), warnings, problems
 
 
-def _is_turned_image(path: Path) -> Union[bool, DataError]:
-    """Whether viewers turn it; the error where it cannot be read."""
+def _look(path: Path) -> Union[Tuple[int, bool], DataError]:
+    """How many pixels an image has and whether viewers turn it; the error where it cannot be read."""
     try:
         data = read_bytes(path)
-        decode_image(data, path)
+        height, width = decode_image(data, path).shape[:2]
     except DataError as error:
         return error
-    return is_turned(data)
+    return height * width, is_turned(data)
+
+
+def require_room(option: str, folder: Path, needed: int) -> None:
+    """Raises ConfigError where the disk of a folder, which need not exist yet, has fewer bytes free."""
+    free = free_bytes(folder.absolute())
+    if free < needed:
+        raise ConfigError(
+            f"{option}: will take {in_megabytes(needed)}, {folder} has {in_megabytes(free)} free; predict "
+            "fewer images, or give an --out on another disk"
+        )
 
 
 def new_folder(option: str, name: Optional[str]) -> Optional[str]:

@@ -139,6 +139,12 @@ def load_config(
     return config, remarks
 
 
+def given(key: str, file: Optional[str], overrides: Sequence[str]) -> Any:
+    """What overrides, or else a file, set a key to, unchecked; None where neither does."""
+    from_file = _read_file(file)[1] if file else {}
+    return {**from_file, **_read_overrides(overrides)}.get(key)
+
+
 def _aliases(key: str) -> List[str]:
     for field in Config.model_fields.values():
         alias = field.validation_alias

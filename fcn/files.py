@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Dict, Mapping, Union
 
@@ -36,6 +37,18 @@ def write_atomic(path: Path, content: Union[str, bytes]) -> None:
     sync(writing)
     writing.replace(path)
     sync(path.parent)
+
+
+def free_bytes(path: Path) -> int:
+    """What is free on the disk that a path is on, or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def in_megabytes(count: int) -> str:
+    """A number of bytes for people: megabytes, or gigabytes."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def seal(manifest: Mapping[str, Any]) -> Dict[str, Any]:

@@ -19,6 +19,9 @@ from launcher.yaml_lines import read_yaml
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
 
+CHECKPOINTS = "checkpoints"  # folders of a run
+BEST = "checkpoints/best"
+
 _STAMP = "%Y%m%d-%H%M%S"  # local time, as people look for "the run of last night"
 
 
@@ -87,7 +90,7 @@ class Run:
         text = yaml.dump(record, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         try:
             path = _new_folder(root, Path(cluster.source).stem) if folder is None else _given_folder(folder)
-            (path / "checkpoints").mkdir(exist_ok=True)
+            (path / CHECKPOINTS).mkdir(exist_ok=True)
             write_atomic(path / "run.yaml", text)
         except OSError as error:
             raise _refusal(error, root if folder is None else folder) from None
@@ -168,21 +171,21 @@ class Run:
         process = look(launcher["pid"])
         return process is not None and process.start == launcher["start"]
 
-    def checkpoints(self) -> List[Checkpoint]:
-        """The checkpoints, newest first: every `.ckpt` that has the size its manifest says."""
-        found = [_checkpoint(path) for path in (self.path / "checkpoints").glob("*.json")]
+    def checkpoints(self, folder: str = CHECKPOINTS) -> List[Checkpoint]:
+        """Those of CHECKPOINTS or BEST, newest first: every `.ckpt` that has the size its manifest says."""
+        found = [_checkpoint(path) for path in (self.path / folder).glob("*.json")]
         return sorted(filter(None, found), key=lambda checkpoint: checkpoint.step, reverse=True)
 
 
-def newest_run(root: Path, verb: Optional[str] = None, needs_checkpoint: bool = False) -> Optional[Run]:
-    """The run under `root` that was made last, of this verb and with a checkpoint where that is asked for.
+def newest_run(root: Path, verb: Optional[str] = None, needs: Optional[str] = None) -> Optional[Run]:
+    """The run under `root` that was made last, of this verb and with a checkpoint in `needs` where given.
 
     None where there is none. Runs whose run.yaml cannot be read are passed over.
     """
     found = sorted(root.glob("*/run.yaml"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
     runs = (Run(path.parent.absolute()) for path in found)
     fitting = (run for run in runs if _has_verb(run, verb))
-    return next((run for run in fitting if not needs_checkpoint or run.checkpoints()), None)
+    return next((run for run in fitting if needs is None or run.checkpoints(needs)), None)
 
 
 def _has_verb(run: Run, verb: Optional[str]) -> bool:
@@ -193,22 +196,23 @@ def _has_verb(run: Run, verb: Optional[str]) -> bool:
 
 
 def find_run(
-    root: Path, name: Optional[str] = None, verb: Optional[str] = None, needs_checkpoint: bool = False
+    root: Path, name: Optional[str] = None, verb: Optional[str] = None, needs: Optional[str] = None
 ) -> Run:
     """The run of this path or, below `root`, of this name; without a name the newest, of `verb` if given.
 
-    Raises UserError where there is none, or it has no checkpoint and needs one.
+    needs: CHECKPOINTS or BEST, in which it must have a checkpoint. Raises UserError where there is none.
     """
-    run = newest_run(root, verb, needs_checkpoint) if name is None else _named_run(root, name, verb)
-    if run is None and needs_checkpoint:
+    run = newest_run(root, verb, needs) if name is None else _named_run(root, name, verb)
+    if run is None and needs:
         run = newest_run(root, verb)  # to say what it lacks
     if run is None:
         kind = f"run of `{verb}`" if verb else "run"
         raise UserError(f"{root}: holds no {kind} yet; give the path of one, or start one with `train`")
-    if needs_checkpoint and not run.checkpoints():
+    if needs and not run.checkpoints(needs):
         newest = " (the newest run)" if name is None else ""
+        lacks = "best checkpoint yet (eval_epochs keeps one)" if needs == BEST else "checkpoint yet"
         raise UserError(
-            f"{run.path}{newest}: has no checkpoint yet; wait for its first one, or give a run that has one"
+            f"{run.path}{newest}: has no {lacks}; wait for its first one, or give a run that has one"
         )
     return run
 

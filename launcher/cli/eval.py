@@ -40,7 +40,7 @@ def eval_(
 
     Without options: the newest run's newest checkpoint, that run's validation list, that run's devices.
     """
-    trained = find_trained(settings, run_name, ckpt, best, overrides)
+    trained = find_trained(settings, run_name, ckpt, best, config, overrides)
     names = {"data_root": root, "data_lst": list_file, "train_dir": settings.runs}
     overrides += tuple(f"{key}={value}" for key, value in names.items() if value)
     masks = option("--save-masks", save_masks)

@@ -64,7 +64,7 @@ def export(
     is compared on --check, or the first image of the validation list, by onnxruntime or MindSpore; where it
     differs no file is left.
     """
-    trained = find_trained(settings, run_name, ckpt, best, overrides)
+    trained = find_trained(settings, run_name, ckpt, best, config, overrides)
     cluster = trained.cluster if file_format == "air" else load_cluster(CLUSTER_OF_A_LONE_FILE)
     overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
     words = {

@@ -43,7 +43,7 @@ def predict(
     Writes masks/NAME.png (class ids in VOC's palette), overlays/NAME.jpg and contact_sheet.png. Without
     options: the newest run's newest checkpoint on that run's devices.
     """
-    trained = find_trained(settings, run_name, ckpt, best, overrides)
+    trained = find_trained(settings, run_name, ckpt, best, config, overrides)
     overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
     arguments = [*images, f"--out={out}", *(["--save-prob"] if save_prob else [])]
     answer = check("predict", [*arguments, *option("--config", config), *trained.arguments], overrides)

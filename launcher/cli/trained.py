@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import click
 
+from launcher.cli.common import option
 from launcher.cluster import cluster_from, load_cluster
 from launcher.errors import ExitCode, UserError
+from launcher.trainer import call
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
@@ -29,32 +31,46 @@ class Trained:
 
 def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--run, --ckpt and --best, which choose the checkpoint."""
-    for option in (
+    for decorate in (
         click.option("--best", is_flag=True, help="The run's best checkpoint in place of its newest."),
-        click.option("--ckpt", metavar="FILE", help="This checkpoint."),
+        click.option(
+            "--ckpt", metavar="FILE", help="This checkpoint; on one CPU worker unless --cluster is given."
+        ),
         click.option(
             "--run", "run_name", metavar="RUN", help="Its newest checkpoint.  [default: the newest run]"
         ),
     ):
-        command = option(command)
+        command = decorate(command)
     return command
 
 
 def find_trained(
-    settings: Any, run_name: Optional[str], ckpt: Optional[str], best: bool, overrides: Tuple[str, ...]
+    settings: Any,
+    run_name: Optional[str],
+    ckpt: Optional[str],
+    best: bool,
+    config: Optional[str],
+    overrides: Tuple[str, ...],
 ) -> Trained:
-    """The checkpoint that the options choose. Raises UserError."""
-    from launcher.run import find_run
+    """The checkpoint that the options choose, or the `ckpt_file` of the configuration. Raises UserError."""
+    from launcher.run import BEST, CHECKPOINTS, find_run
 
-    if any(item.startswith("ckpt_file=") for item in overrides):
-        raise UserError("--set ckpt_file: name the checkpoint with --ckpt FILE")
+    is_set = any(item.startswith("ckpt_file=") for item in overrides)
+    if ckpt and is_set:
+        raise UserError("--ckpt and --set ckpt_file: give one of them")
+    place = "--ckpt"
+    if ckpt is None and (config or is_set):
+        words = [*option("--config", config), *(f"--set={item}" for item in overrides)]
+        ckpt = call("fcn.check", ["checkpoint", *words])["ckpt_file"] or None
+        place = f"ckpt_file {ckpt} of the configuration (`--set ckpt_file=` leaves it out)"
     if ckpt is not None:
         if run_name or best:
-            raise UserError(f"{'--run' if run_name else '--best'} and --ckpt: give one of them")
+            raise UserError(f"{'--run' if run_name else '--best'} and {place}: give one of them")
         return Trained(load_cluster(settings.cluster or CLUSTER_OF_A_LONE_FILE), [f"--set=ckpt_file={ckpt}"])
-    run = find_run(settings.runs_dir, run_name, verb="train", needs_checkpoint=True)
-    folder = run.path / "checkpoints" / "best" if best else run.path / "checkpoints"
-    return Trained(_cluster(settings.cluster, run), ["--run", str(run.path), "--checkpoints", str(folder)])
+    folder = BEST if best else CHECKPOINTS
+    run = find_run(settings.runs_dir, run_name, verb="train", needs=folder)
+    words = ["--run", str(run.path), "--checkpoints", str(run.path / folder)]
+    return Trained(_cluster(settings.cluster, run), words)
 
 
 def _cluster(name: Optional[str], run: Run) -> Cluster:

@@ -13,7 +13,7 @@ import pytest
 from data_samples import build, write_sample, write_samples
 from vgg16_files import in_layout, random_vgg
 
-from fcn import check
+from fcn import check, files
 from fcn.architecture import Architecture
 from fcn.errors import FcnError
 
@@ -123,6 +123,21 @@ def test_a_runs_configuration_is_overridden_by_a_file_and_that_by_a_setting(data
     assert (config["num_classes"], config["crop_size"], config["batch_size"]) == (8, 128, 3)
 
 
+def test_the_checkpoint_that_a_file_or_a_setting_names_is_told_unchecked(tmp_path):
+    (tmp_path / "more.yaml").write_text("ckpt_file: a.ckpt\nignore_label: 7  # of a run with 5 classes\n")
+    (tmp_path / "none.yaml").write_text("ckpt_file:\n")
+    for words, expected in (
+        (["--config=more.yaml"], "a.ckpt"),
+        (["--config=more.yaml", "--set=ckpt_file=b.ckpt"], "b.ckpt"),
+        (["--config=more.yaml", "--set=ckpt_file="], ""),
+        (["--config=none.yaml"], ""),
+        (["--set=flip=true"], ""),
+    ):
+        assert ask("checkpoint", *words, cwd=tmp_path) == (0, {"ok": True, "ckpt_file": expected})
+    code, answer = ask("checkpoint", "--config=other", cwd=tmp_path)
+    assert code == 2 and "no such configuration file" in answer["errors"][0]
+
+
 def test_no_framework_is_imported():
     program = "import sys, fcn.check; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
@@ -133,20 +148,27 @@ class Disk:
 
 
 @pytest.mark.parametrize(
-    ("free_gb", "expected"),
+    ("free_gb", "eval_epochs", "expected"),
     [
-        (1.0, "two checkpoints of this network take 2.2 GB"),
-        (20.0, "set keep_checkpoint_max=17"),
-        (9000.0, None),
+        (1.0, 0, "2 checkpoints of this network take 2.2 GB"),
+        (3.0, 1, "3 checkpoints of this network take 3.2 GB"),
+        (20.0, 0, "500 checkpoints will take 538.1 GB"),
+        (20.0, 0, "set keep_checkpoint_max=17 "),
+        (20.0, 1, "500 checkpoints and the best one will take 539.1 GB"),
+        (20.0, 1, "set keep_checkpoint_max=16 "),
+        (9000.0, 1, None),
     ],
 )
-def test_a_disk_that_will_be_full_is_foreseen(data, tmp_path, monkeypatch, small_config, free_gb, expected):
+def test_a_disk_that_will_be_full_is_foreseen(
+    data, tmp_path, monkeypatch, small_config, free_gb, eval_epochs, expected
+):
     """The full network's checkpoint is 1.08 GB with momentum; 500 epochs of one step keep 500 of them."""
     disk = Disk()
     disk.free = int(free_gb * 1e9)
-    monkeypatch.setattr(check.shutil, "disk_usage", lambda path: disk)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: disk)
     full = ["encoder_width=1", "fc_channels=4096", "num_classes=21", "save_steps=1", "batch_size=6"]
-    config = small_config(f"data_file={data}/set.mindrecord", *full)
+    paths = [f"data_file={data}/set.mindrecord", f"data_root={data}", f"data_lst={data}/list.txt"]
+    config = small_config(*paths, *full, f"eval_epochs={eval_epochs}")
     try:
         _, warnings = check.check_train(config, 1, tmp_path)
     except FcnError as error:

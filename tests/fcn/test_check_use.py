@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ pytest.importorskip("mindspore")
 from data_samples import write_samples  # noqa: E402
 from networks import write_checkpoint  # noqa: E402
 
+from fcn import check, files  # noqa: E402
 from fcn.check_use import check_predict, new_folder, with_checkpoint  # noqa: E402
 from fcn.config_file import load_config  # noqa: E402
 from fcn.errors import ConfigError, DataError, WeightsError  # noqa: E402
@@ -155,6 +157,24 @@ def test_what_a_prediction_lacks_is_told(trained, tmp_path):
     assert (code, answer["options"]) == (0, {"images": images, "out": f"{tmp_path}/out", "save_prob": False})
 
 
+def test_a_disk_without_room_for_the_probabilities_is_told(trained, tmp_path, monkeypatch, capsys):
+    """Two images of 40x70 and 43x68 pixels, 8 classes of 4 bytes."""
+    write_samples(tmp_path / "data", 2)
+    needed = 4 * 8 * (40 * 70 + 43 * 68)
+    words = ["predict", f"--set=ckpt_file={trained}", f"{tmp_path}/data/img", f"--out={tmp_path}/out"]
+    for free, options, code in ((needed - 1, ["--save-prob"], 2), (needed - 1, [], 0)):
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        assert check.main([*words, *options]) == code
+        assert (tmp_path / "out").exists() is (code == 0)
+    refused, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert refused["errors"] == [
+        f"--save-prob: will take 0.2 MB, {tmp_path}/out has 0.2 MB free; predict fewer images, or give an "
+        "--out on another disk"
+    ]
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    assert check.main([*words, "--save-prob"]) == 0
+
+
 def write_image(path, **options):
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)).save(path, **options)
@@ -189,7 +209,8 @@ def test_any_image_that_training_reads_is_taken(tmp_path):
     exif[0x0112] = 6
     rgb.save(folder / "turned.jpg", exif=exif)
     (folder / "notes.txt").write_text("of the photographer")
-    images, warnings = check_predict([str(folder), str(folder / "rgb.jpg")])
+    images, pixels, warnings = check_predict([str(folder), str(folder / "rgb.jpg")])
+    assert pixels == len(images) * 30 * 50
     assert [Path(image).name for image in images] == sorted(
         p.name for p in folder.iterdir() if p.suffix != ".txt"
     )

@@ -11,7 +11,7 @@ import pytest
 from launcher.cluster import load_cluster
 from launcher.errors import UserError
 from launcher.files import append_line, write_atomic
-from launcher.run import Run, find_run, newest_run, versions
+from launcher.run import BEST, CHECKPOINTS, Run, find_run, newest_run, versions
 from launcher.status import Status
 
 CLUSTER = load_cluster("2xcpu.yaml")
@@ -138,19 +138,23 @@ def test_a_damaged_run_is_named_or_passed_over(tmp_path, text):
 
 def test_the_newest_run_with_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="holds no run of `train` yet"):
-        find_run(tmp_path, verb="train", needs_checkpoint=True)
+        find_run(tmp_path, verb="train", needs=CHECKPOINTS)
     first, second, third = (create(tmp_path) for _ in range(3))
     for age, run in enumerate((third, second, first)):
         os.utime(run.path / "run.yaml", ns=(10 - age, 10 - age))
     without = rf"{third.path.name} \(the newest run\): has no checkpoint yet; .*give a run that has one"
     with pytest.raises(UserError, match=without):
-        find_run(tmp_path, verb="train", needs_checkpoint=True)
+        find_run(tmp_path, verb="train", needs=CHECKPOINTS)
     checkpoint(second, "FCN8s-1_9", 9)
-    assert find_run(tmp_path, verb="train", needs_checkpoint=True).path == second.path
-    assert newest_run(tmp_path, needs_checkpoint=True).path == second.path
+    assert find_run(tmp_path, verb="train", needs=CHECKPOINTS).path == second.path
+    assert newest_run(tmp_path, needs=CHECKPOINTS).path == second.path
     assert find_run(tmp_path, verb="train").path == third.path
     with pytest.raises(UserError, match=f"{first.path.name}: has no checkpoint yet"):
-        find_run(tmp_path, first.path.name, needs_checkpoint=True)
+        find_run(tmp_path, first.path.name, needs=CHECKPOINTS)
+    with pytest.raises(UserError, match=f"{third.path.name} .*has no best checkpoint yet .eval_epochs keeps"):
+        find_run(tmp_path, needs=BEST)
+    checkpoint(first, "FCN8s-1_3", 3, folder=BEST)
+    assert find_run(tmp_path, needs=BEST).path == first.path
 
 
 def test_the_journal_survives_a_line_that_a_crash_cut_short(tmp_path):
@@ -163,10 +167,11 @@ def test_the_journal_survives_a_line_that_a_crash_cut_short(tmp_path):
     assert [event["event"] for event in run.events()] == ["a", "b"]
 
 
-def checkpoint(run, name, step, size=3):
-    (run.path / "checkpoints" / f"{name}.ckpt").write_bytes(b"abc")
+def checkpoint(run, name, step, size=3, folder=CHECKPOINTS):
+    (run.path / folder).mkdir(exist_ok=True)
+    (run.path / folder / f"{name}.ckpt").write_bytes(b"abc")
     manifest = {"step": step, "epoch": 1, "size": size}
-    (run.path / "checkpoints" / f"{name}.json").write_text(json.dumps(manifest))
+    (run.path / folder / f"{name}.json").write_text(json.dumps(manifest))
 
 
 def test_checkpoints_are_listed_newest_first_and_only_whole_ones(tmp_path):
