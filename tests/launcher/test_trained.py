@@ -60,9 +60,7 @@ def test_a_configuration_that_names_a_checkpoint_is_used_as_ckpt_is(find, run, t
     for trained in (find(config=str(named)), find(overrides=("ckpt_file=x.ckpt",))):
         assert trained.arguments == ["--set=ckpt_file=x.ckpt"]
         assert trained.cluster.world_size == 1
-    with pytest.raises(
-        UserError, match=r"--run and ckpt_file x\.ckpt of the configuration .*: give one of them"
-    ):
+    with pytest.raises(UserError, match=r"--run and ckpt_file x\.ckpt of the configuration .*: give one"):
         find(run.path.name, config=str(named))
     assert find(ckpt="y.ckpt", config=str(named)).arguments == ["--set=ckpt_file=y.ckpt"]
     of_run = ["--run", str(run.path), "--checkpoints", f"{run.path}/checkpoints"]
@@ -87,7 +85,7 @@ def test_the_checkpoint_is_looked_for_in_the_folder_that_is_asked_for(find, run,
         ({"ckpt": "x.ckpt", "overrides": ("ckpt_file=y.ckpt",)}, "--ckpt and --set ckpt_file: give one"),
         (
             {"run_name": "y", "overrides": ("ckpt_file=x.ckpt",)},
-            r"--run and ckpt_file x\.ckpt of the configuration \(`--set ckpt_file=` leaves it out\): give one",
+            r"--run and ckpt_file x\.ckpt of the configuration \(`--set ckpt_file=` leaves it out\)",
         ),
         ({"best": True, "overrides": ("ckpt_file=x.ckpt",)}, "--best and ckpt_file x.ckpt"),
         ({"run_name": "other"}, "other: no run directory"),
