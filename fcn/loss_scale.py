@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Mapping
+from typing import Any, Dict
 
 GROW_AFTER_STEPS = 2000
 LARGEST = 2.0**24
@@ -23,8 +23,11 @@ class LossScale:
     skipped: int = 0
     skipped_in_a_row: int = 0
 
-    def update(self, finite: bool) -> None:
-        """Take a step's outcome into account. Raises FloatingPointError where none gets through any more."""
+    def update(self, finite: bool, where: str) -> None:
+        """Take a step's outcome into account; `where` names the step.
+
+        Raises FloatingPointError where none gets through any more.
+        """
         if finite:
             self.good_steps += 1
             self.skipped_in_a_row = 0
@@ -38,15 +41,10 @@ class LossScale:
             self.value = max(self.value / 2, 1.0)
         if self.skipped_in_a_row >= SKIPPED_IN_A_ROW_MAX:
             raise FloatingPointError(
-                f"the gradients of {self.skipped_in_a_row} steps in a row were not finite at loss scale "
-                f"{self.value:g}; set dynamic_loss_scale=true, lower base_lr, or set amp_level=O2"
+                f"{where}: the gradients of {self.skipped_in_a_row} steps in a row were not finite, now at "
+                f"loss scale {self.value:g}; set dynamic_loss_scale=true, lower base_lr, or set amp_level=O2"
             )
 
     def state(self) -> Dict[str, Any]:
         """What a checkpoint must hold of it."""
         return asdict(self)
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> LossScale:
-        """The scale that a checkpoint holds."""
-        return cls(**state)

@@ -22,13 +22,25 @@ def build_network(config: Config, platform: Platform) -> nn.Cell:
     net = FCN8s(config.architecture, platform.fc6_as_matmul, norm)
     if config.paper_init:
         start_as_in_the_paper(net)
-    return _in_precision(net, platform.precision(config))
+    if config.freeze_bn:
+        freeze_batch_norm(net)
+    level = platform.precision(config)
+    if level == "O0":
+        return net
+    net = ms.amp.auto_mixed_precision(net, level)
+    if level == "O2":  # which leaves nn.BatchNorm2d in float32, but not this one
+        for _, cell in net.cells_and_names():
+            if isinstance(cell, nn.SyncBatchNorm):
+                cell.to_float(ms.float32)
+    return net
 
 
 def inference_network(config: Config, platform: Platform) -> nn.Cell:
-    """The network for evaluation, prediction and export, without batch norm: see set_inference_weights."""
-    net = FCN8s(config.architecture, platform.fc6_as_matmul, Shift)
-    return _in_precision(net, platform.precision(config))
+    """The network for evaluation, prediction and export, without batch norm: see set_inference_weights.
+
+    In float32 everywhere, as the original project evaluates.
+    """
+    return FCN8s(config.architecture, platform.fc6_as_matmul, Shift)
 
 
 def set_inference_weights(
@@ -43,10 +55,6 @@ def set_inference_weights(
     folded = fold(arrays, config.architecture, source)
     load_strictly(net, folded, source)
     return folded
-
-
-def _in_precision(net: nn.Cell, level: str) -> nn.Cell:
-    return net if level == "O0" else ms.amp.auto_mixed_precision(net, level)
 
 
 def freeze_batch_norm(net: nn.Cell) -> None:

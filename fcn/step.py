@@ -61,7 +61,8 @@ class TrainStep(nn.Cell):
     ) -> Tuple[Tensor, Tuple[Tensor, ...], Tensor]:
         """Loss and gradients of a slice, both times `scale`, and the totals of all ranks."""
         totals = self.sum(totals)
-        valid = ops.maximum(totals[0], Tensor(1.0, ms.float32))  # an all-ignored batch has loss 0
+        # An all-ignored batch has loss 0, not 0 / 0.
+        valid = ops.select(totals[0] > 0, totals[0], Tensor(1.0, ms.float32))
         loss, gradients = self.gradients(images, labels, scale / valid)
         return loss, gradients, totals
 
@@ -82,7 +83,9 @@ class TrainStep(nn.Cell):
         finite = Tensor(True)
         if self.check_overflow:
             gradients = self.map(ops.partial(_times, 1.0 / scale), gradients)
-            finite = ms.amp.all_finite(gradients)
+            # Ascend looks at a register of the device, in which other ranks' overflows do not show.
+            overflow = 1.0 - ms.amp.all_finite(gradients).astype(ms.float32)
+            finite = self.sum(overflow.reshape(1))[0] == 0
         if finite:
             loss = ops.depend(loss, self._update(gradients, learning_rate))
         if self.pending is not None:
@@ -150,11 +153,11 @@ class Steps:
 
     def run(
         self, images: np.ndarray, labels: np.ndarray, rate: float, stop: bool = False
-    ) -> Tuple[float, bool, List[int]]:
+    ) -> Tuple[float, bool, List[int], bool]:
         """One step on this rank's samples: images (n, H, W, 3) and labels (n, H, W), uint8.
 
-        stop: whether this rank was asked to. Returns the loss, whether any rank was asked to stop, and the
-        ranks whose share of the loss is not finite.
+        stop: whether this rank was asked to. Returns the loss, whether any rank was asked to stop, the ranks
+        whose share of the loss is not finite, and whether the gradients were; `loss_scale` wants to know.
         """
         totals = Tensor(np.array([self.valid(labels), stop], np.float32))
         scale = Tensor(self.loss_scale.value * self._scale_of_ranks, ms.float32)
@@ -167,8 +170,8 @@ class Steps:
             earlier = earlier + self._accumulate(*part, totals, scale)
         report, finite = self.graph(*last, totals, Tensor(rate, ms.float32), scale, earlier)
         loss, stops, *bad = report.asnumpy().tolist()
-        self.loss_scale.update(bool(finite.asnumpy()))
-        return loss, stops > 0, [rank for rank, is_bad in enumerate(bad) if is_bad]
+        bad_ranks = [rank for rank, is_bad in enumerate(bad) if is_bad]
+        return loss, stops > 0, bad_ranks, bool(finite.asnumpy())
 
     def valid(self, labels: np.ndarray) -> float:
         """Pixels that count, each as much as its class."""

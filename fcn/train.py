@@ -20,7 +20,7 @@ from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet, open_dataset
 from fcn.evaluate import Evaluator
 from fcn.job import Job
-from fcn.network import build_network, freeze_batch_norm
+from fcn.network import build_network
 from fcn.schedule import learning_rate, start_rate
 from fcn.step import Steps
 from fcn.stop import PREEMPTED
@@ -52,8 +52,6 @@ class Trainer:
         self.net = build_network(config, job.device)
         for line in initialise(self.net, config, data, self.world):
             self._say(line)
-        if config.freeze_bn:
-            freeze_batch_norm(self.net)
         self.steps = Steps(self.net, config, job.device, self.world)
         self.evaluator: Optional[Evaluator] = None
         if config.eval_epochs:
@@ -76,7 +74,8 @@ class Trainer:
             for step in range(1, self.total_steps + 1):
                 stop = self._one_step(step, batches)
                 last = step == self.total_steps
-                if self._evaluation_is_due(step):
+                # Who was asked to leave has seconds left: save, and evaluate another time.
+                if self._evaluation_is_due(step) and (last or not stop):
                     self._evaluate(step)
                 if last or stop or step % self.config.save_steps == 0:
                     self._save(step)
@@ -94,24 +93,26 @@ class Trainer:
         images, labels, ids = next(batches)
         fed = time.perf_counter()
         self.status.enter("step", step)
-        loss, stop, bad_ranks = self.steps.run(images, labels, rate, self.stop.asked)
+        loss, stop, bad_ranks, finite = self.steps.run(images, labels, rate, self.stop.asked)
         ended = time.perf_counter()
+        self._say(f"epoch: {epoch} step: {step_in_epoch}, loss is {loss}")
+        where = f"epoch {epoch} step {step_in_epoch}"
+        if bad_ranks:
+            raise FloatingPointError(self._not_finite(where, loss, bad_ranks, ids))
         self.status.send(
             "step",
             step=step,
             epoch=epoch,
+            step_in_epoch=step_in_epoch,
             loss=loss,
             lr=rate,
             samples=self.global_batch,
             total_steps=self.total_steps,
             data_s=round(fed - started, 4),
             step_s=round(ended - started, 4),
-            skipped_steps=self.steps.loss_scale.skipped,
+            skipped_steps=self.steps.loss_scale.skipped + (not finite),
         )
-        self._say(f"epoch: {epoch} step: {step_in_epoch}, loss is {loss}")
-        if bad_ranks:
-            where = f"epoch {epoch} step {step_in_epoch}"
-            raise FloatingPointError(self._not_finite(where, loss, bad_ranks, ids))
+        self.steps.loss_scale.update(finite, where)
         return stop
 
     def _not_finite(self, where: str, loss: float, bad_ranks: List[int], ids: np.ndarray) -> str:

@@ -33,6 +33,7 @@ VERBS = {
     "export": "fcn.export",
     "bench": "fcn.bench",
 }
+_BY_HAND = ("train", "eval")  # the others have options that a run.yaml brings
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -80,6 +81,8 @@ def _request(run_dir: Path, args: argparse.Namespace) -> Tuple[Config, Dict[str,
         return Config(**record["config"]), record["options"] or {}
     if args.verb == "train" and listed(run_dir / "checkpoints"):
         raise ConfigError(f"--run-dir {run_dir}: holds checkpoints of another run; give another folder")
+    if args.verb not in _BY_HAND:
+        raise ConfigError(f"--run-dir {run_dir}: has no run.yaml; `fcn-launch {args.verb}` makes one")
     return load_config(args.config, args.overrides)[0], {}
 
 

@@ -138,11 +138,10 @@ def _phase(event: Event) -> Optional[str]:
 
 
 def _step(event: Event) -> str:
-    step = f"{event['step']}"
-    total = event.get("total_steps")
-    if total:
-        step += f"/{total}"
+    step, total = event.get("step_in_epoch", event["step"]), event.get("total_steps")
     text = f"epoch: {event.get('epoch', 1)} step: {step}, loss is {event['loss']:.6g}, lr {event['lr']:.4g}"
+    if event.get("skipped_steps"):
+        text += f", {event['skipped_steps']} skipped"
     rate = event.get("images_per_s")
     if not rate:
         return text
@@ -151,7 +150,7 @@ def _step(event: Event) -> str:
         text += f", data {event['data_s'] / event['step_s']:.0%}"
     if total:
         left_s = (total - event["step"]) * event["samples"] / rate
-        text += f", {duration(left_s)} left"
+        text += f", {event['step']}/{total}, {duration(left_s)} left"
     return text
 
 

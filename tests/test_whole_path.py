@@ -80,7 +80,7 @@ def run_of(folder):
 def test_training_prints_its_losses_and_keeps_its_checkpoints(trained):
     folder, output = trained
     assert "2 ranks on localhost" in output
-    assert re.search(r"epoch: 4 step: 12/12, loss is [0-9.]+, lr ", output)
+    assert re.search(r"epoch: 4 step: 3, loss is [0-9.]+, lr .*, 12/12, ", output)
     run = run_of(folder)
     names = sorted(path.name for path in (run / "checkpoints").glob("*.ckpt"))
     assert names == [
@@ -193,7 +193,7 @@ def run_of_train(folder):
 def test_a_single_device_of_the_cluster(data, tmp_path):
     words = train_words(data, "train_epochs=1", "crop_size=32")
     output = fcn_launch(*words, "--device-id", "1", cwd=tmp_path)
-    assert "1 ranks on localhost" in output or "1 rank on localhost" in output
+    assert "1 rank on localhost" in output
     assert "loss is" in output
 
 
@@ -249,7 +249,7 @@ def started(data, folder):
 def wait_for_step(process, number):
     deadline = time.monotonic() + END_S
     for line in process.stdout:
-        found = re.search(r"step: (\d+)/", line)
+        found = re.search(r", (\d+)/\d+, ", line)
         if found and int(found.group(1)) >= number:
             return
         assert time.monotonic() < deadline
@@ -269,7 +269,7 @@ def test_bench_times_the_start_and_the_steps(data, tmp_path):
         "agents, plan, processes",
         "python",
         "device and rendezvous",
-        "network and weights",
+        "network",
         "compilation and first step",
     ]
     assert all(seconds > 0 for seconds in figures["start_s"].values())

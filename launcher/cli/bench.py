@@ -24,7 +24,7 @@ _STARTED = ("started", None, "agents, plan, processes")
 _PHASES = (
     ("phase", "init", "python"),
     ("phase", "data", "device and rendezvous"),
-    ("phase", "compile", "network and weights"),
+    ("phase", "compile", "network"),
     ("phase", "train", "compilation and first step"),
 )
 

@@ -20,14 +20,16 @@ from fcn.train import Trainer
 
 
 class Recorder(Status):
-    """Keeps the losses that the trainer reports."""
+    """Keeps the losses and the scores that the trainer reports."""
 
     def __init__(self):
-        self.losses = []
+        self.losses, self.scores = [], []
 
     def send(self, event, **fields):
         if event == "step":
             self.losses.append(fields["loss"])
+        if event == "metric":
+            self.scores.append([fields["mean_iou"], fields["pixel_accuracy"]])
 
 
 out, config = Path(sys.argv[1]), Config(**json.loads(Path(sys.argv[2]).read_text()))
@@ -38,5 +40,5 @@ job = Job(config, {}, out, device, world, recorder, StopRequest())
 trainer = Trainer(job, open_dataset(config.data_file))
 code = trainer.run()
 arrays = {name: parameter.asnumpy() for name, parameter in trainer._state()}
-np.savez(out / f"rank-{world.rank}.npz", losses=np.array(recorder.losses), **arrays)
+np.savez(out / f"rank-{world.rank}.npz", losses=np.array(recorder.losses), scores=recorder.scores, **arrays)
 world.leave(code)

@@ -28,8 +28,8 @@ def config(data_file, small_config):
 
 
 def trained(arrays):
-    """Weights and momentum: all but the batch-norm moving statistics, which are each rank's own."""
-    return {name: value for name, value in arrays.items() if ".moving_" not in name}
+    """Weights, momentum and average: all but the batch-norm moving statistics, which are each rank's own."""
+    return {n: value for n, value in arrays.items() if ".moving_" not in n and n not in ("losses", "scores")}
 
 
 def distance(one, other):
@@ -72,3 +72,29 @@ def test_the_scheduler_start_trains_the_same(tmp_path, config):
     scheduler = train(tmp_path / "scheduler", settings, size=2, rendezvous="scheduler")
     for one, other in zip(store, scheduler):
         np.testing.assert_array_equal(one["losses"], other["losses"])
+
+
+def test_two_ranks_in_slices_score_on_the_way_as_one_rank_does(tmp_path, config, data_file):
+    """Slices, average and evaluation; each rank reads its part of the validation list, rank 0 reports."""
+    folder = data_file.parent
+    lists = [f"data_root={folder}", f"data_lst={folder}/list.txt", "eval_epochs=2", "ema_decay=0.5"]
+    (alone,) = train(tmp_path / "one", config(*lists), size=1)
+    first, second = train(tmp_path / "two", config(*lists, "accumulate_steps=2"), size=2)
+    np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
+    assert (alone["scores"].shape, first["scores"].shape, second["scores"].shape) == ((2, 2), (2, 2), (0,))
+    np.testing.assert_allclose(first["scores"], alone["scores"], rtol=1e-3)
+    assert distance(trained(alone), trained(first)) < 1e-4
+    for name, value in trained(first).items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def test_mixed_precision_trains_nearly_as_float32_does(tmp_path, config):
+    """With batch norm in float32 and a dynamic scale, as the recipe `best` has it."""
+    settings = ["freeze_bn=false", "train_epochs=1"]
+    full, _ = train(tmp_path / "full", config(*settings), size=2)
+    mixed = config(*settings, "amp_level=O2", "dynamic_loss_scale=true")
+    first, second = train(tmp_path / "mixed", mixed, size=2)
+    np.testing.assert_allclose(first["losses"], full["losses"], rtol=0.02)
+    assert (first["losses"] != full["losses"]).any()
+    for name, value in trained(first).items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)

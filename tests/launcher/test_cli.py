@@ -21,7 +21,7 @@ def fcn_launch(*words, cwd):
 def test_help_names_every_verb(tmp_path):
     done = fcn_launch("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in ("train", "eval", "predict", "export", "plan", "logs", "data"):
+    for verb in ("train", "eval", "predict", "export", "bench", "config", "plan", "logs", "data"):
         assert f"  {verb} " in done.stdout
 
 

@@ -30,7 +30,11 @@ def test_a_step_as_the_seed_project_shows_it_with_what_people_miss_in_it():
     assert describe(STEP) == "epoch: 2 step: 30, loss is 0.4118, lr 0.015"
     fields = {"total_steps": 130, "images_per_s": 8.0}
     assert describe({**STEP, **fields}) == (
-        "epoch: 2 step: 30/130, loss is 0.4118, lr 0.015, 8 images/s, 3m20s left"
+        "epoch: 2 step: 30, loss is 0.4118, lr 0.015, 8 images/s, 30/130, 3m20s left"
+    )
+    more = {"step_in_epoch": 5, "skipped_steps": 2, "data_s": 0.1, "step_s": 1.0}
+    assert describe({**STEP, **fields, **more}) == (
+        "epoch: 2 step: 5, loss is 0.4118, lr 0.015, 2 skipped, 8 images/s, data 10%, 30/130, 3m20s left"
     )
 
 
