@@ -1,11 +1,11 @@
-"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation|inference]`."""
+"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation|inference|train_step]`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("start", "kernels", "pipeline", "evaluation", "inference")
+NAMES = ("start", "kernels", "pipeline", "evaluation", "inference", "train_step")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:
