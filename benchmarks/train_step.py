@@ -16,7 +16,7 @@ ROUNDS = 7
 # What is trained: side of the crop, images, channels of fc6 and fc7, workers that share the machine
 SIZES = {
     "published network": (256, 2, 4096, 1),
-    "one of two workers, recipe voc_cpu": (112, 6, 512, 2),
+    "one of two workers, fc 512": (128, 6, 512, 2),
 }
 
 COMMON = """
