@@ -1,4 +1,4 @@
-"""Run one benchmark, or all: `python -m benchmarks [start|kernels|pipeline|evaluation|inference|train_step]`."""
+"""Run one benchmark, or all: `python -m benchmarks [NAME...]`."""
 
 from __future__ import annotations
 
