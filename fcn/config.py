@@ -131,7 +131,7 @@ class Config(BaseModel):
         description="factor on the learning rate of the VGG16 encoder; DeepLab (arXiv 1606.00915, section "
         "4.1) trains a pretrained encoder at 0.1 of the classifier's; no gain is given",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
+    momentum: float = Field(0.9, gt=0, lt=1, description="momentum")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on batch norm's gamma and beta")
     clip_norm: float = Field(
         0.0,

@@ -74,7 +74,7 @@ def work(job: Job) -> int:
     options = job.options
     # How to compute it, and how precisely, is for the file's runtime to choose.
     config = job.config.model_copy(update={"amp_level": "O0"})
-    net = inference_network(config, replace(job.device, fc6_as_matmul=False))
+    net = inference_network(config, replace(job.device, for_onednn=False))
     read = read_checkpoint(config.ckpt_file, config)
     weights = set_inference_weights(net, read, config, config.ckpt_file)
     del read  # half a gigabyte, as the weights are

@@ -14,40 +14,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import initializer
 
+from fcn import onednn
 from fcn.architecture import FC6_KERNEL, STRIDE, UPSAMPLINGS, Architecture
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, pad_mode="same", weight_init="xavier_uniform")
-
-
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, norm: Type[nn.Cell]) -> list:
-    # MindSpore's momentum 0.9 keeps nine tenths of the old statistics.
-    return [_conv(inputs, outputs, kernel), norm(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
-
-
-class ConvAsMatMul(nn.Cell):
-    """A 'same' convolution computed as unfold and one matrix product, with nn.Conv2d's parameter.
-
-    oneDNN computes the weight gradient of fc6's 7x7 convolution with its reference kernel on every CPU: 30 s
-    a step against 1 s in this form.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__()
-        shape = (outputs, inputs, kernel, kernel)
-        self.weight = ms.Parameter(initializer("xavier_uniform", shape), name="weight")
-        self.outputs = outputs
-        self.kernel = kernel
-        self.matmul = ops.MatMul(transpose_b=True)
-
-    def construct(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H, W)."""
-        n, c, h, w = x.shape
-        columns = ops.unfold(x, kernel_size=self.kernel, padding=self.kernel // 2)  # (N, c*k*k, H*W)
-        columns = columns.reshape(n, c * self.kernel * self.kernel, h * w).transpose(0, 2, 1)
-        flat = self.matmul(columns.reshape(n * h * w, -1), self.weight.reshape(self.outputs, -1))
-        return flat.reshape(n, h * w, self.outputs).transpose(0, 2, 1).reshape(n, self.outputs, h, w)
 
 
 class Shift(nn.Cell):
@@ -67,29 +39,32 @@ class FCN8s(nn.Cell):
     """Normalised BGR images (N, 3, H, W) -> class scores (N, num_classes, H, W), for any H and W.
 
     134,526,944 parameters at the published sizes and 21 classes, 134,502,112 of them trainable.
-    `fc6_as_matmul` changes the speed of fc6 only: name, shape and result stay. `norm` is the batch norm to
-    use, nn.BatchNorm2d or nn.SyncBatchNorm, or Shift for inference.
+    `for_onednn` takes the convolutions of fcn.onednn: names, shapes and results stay. `norm` is the batch
+    norm to use, nn.BatchNorm2d or nn.SyncBatchNorm, or Shift for inference.
     """
 
     def __init__(
-        self, arch: Architecture, fc6_as_matmul: bool = False, norm: Type[nn.Cell] = nn.BatchNorm2d
+        self, arch: Architecture, for_onednn: bool = False, norm: Type[nn.Cell] = nn.BatchNorm2d
     ) -> None:
         super().__init__()
+        conv = onednn.convolution if for_onednn else _conv
+
+        def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> list:
+            # MindSpore's momentum 0.9 keeps nine tenths of the old statistics.
+            return [conv(inputs, outputs, kernel), norm(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
+
         channels = 3
         stages = []
         for widths in arch.stages:
             layers = []
             for width in widths:
-                layers += _conv_bn_relu(channels, width, 3, norm)
+                layers += conv_bn_relu(channels, width, 3)
                 channels = width
             stages.append(nn.SequentialCell(*layers))
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = stages
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
-        fc6 = _conv_bn_relu(channels, arch.fc_channels, FC6_KERNEL, norm)
-        if fc6_as_matmul:
-            fc6[0] = ConvAsMatMul(channels, arch.fc_channels, FC6_KERNEL)
-        self.conv6 = nn.SequentialCell(*fc6)
-        self.conv7 = nn.SequentialCell(*_conv_bn_relu(arch.fc_channels, arch.fc_channels, 1, norm))
+        self.conv6 = nn.SequentialCell(*conv_bn_relu(channels, arch.fc_channels, FC6_KERNEL))
+        self.conv7 = nn.SequentialCell(*conv_bn_relu(arch.fc_channels, arch.fc_channels, 1))
         classes = arch.num_classes
         self.scale4, self.scale3 = arch.skip_scales
         self.score_fr = _conv(arch.fc_channels, classes, 1)
@@ -113,7 +88,10 @@ class FCN8s(nn.Cell):
         fc7 = self.conv7(self.conv6(pool5))
         fused = self.upscore2(self.score_fr(fc7)) + self.score_pool4(pool4 * self.scale4)
         fused = self.upscore_pool4(fused) + self.score_pool3(pool3 * self.scale3)
-        return self.upscore8(fused)[:, :, :height, :width]
+        scores = self.upscore8(fused)
+        if (padded_height, padded_width) != (height, width):
+            scores = scores[:, :, :height, :width]
+        return scores
 
 
 def _upsampling(name: str, classes: int) -> nn.Conv2dTranspose:

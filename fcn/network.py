@@ -19,7 +19,7 @@ def build_network(config: Config, platform: Platform) -> nn.Cell:
     """The network with this platform's precision; weights drawn from the run's seed."""
     ms.set_seed(config.seed)  # ranks must start equal: MindSpore sends no weights around
     norm = nn.SyncBatchNorm if config.sync_bn else nn.BatchNorm2d
-    net = FCN8s(config.architecture, platform.fc6_as_matmul, norm)
+    net = FCN8s(config.architecture, platform.for_onednn, norm)
     if config.paper_init:
         start_as_in_the_paper(net)
     if config.freeze_bn:
@@ -40,7 +40,7 @@ def inference_network(config: Config, platform: Platform) -> nn.Cell:
 
     In float32 everywhere, as the original project evaluates.
     """
-    return FCN8s(config.architecture, platform.fc6_as_matmul, Shift)
+    return FCN8s(config.architecture, platform.for_onednn, Shift)
 
 
 def set_inference_weights(

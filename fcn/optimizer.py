@@ -17,8 +17,8 @@ class Momentum(nn.Cell):
     """v = momentum * v + gradient + decay * w; w = w - lr * v, in place.
 
     `moments` are v, one a parameter. Sutskever et al., "On the importance of initialization and momentum in
-    deep learning" (ICML 2013), as mindspore.nn.Momentum computes it; the learning rate is an input here, so
-    that no state of the schedule lives in the graph.
+    deep learning" (ICML 2013), as mindspore.nn.Momentum, but in less memory; the learning rate is an input
+    here, so that no state of the schedule lives in the graph.
     """
 
     def __init__(self, parameters: List[ms.Parameter], config: Config) -> None:
@@ -32,18 +32,28 @@ class Momentum(nn.Cell):
             0.0 if p.name.rpartition(".")[2] in _NOT_DECAYED else config.weight_decay for p in parameters
         )
         self.apply_momentum = ops.ApplyMomentum()
-        self.momentum = Tensor(config.momentum, ms.float32)
+        self.subtract_scaled = ops.ApplyGradientDescent()
+        self.momentum = config.momentum
         self.map = ops.HyperMap()
 
     def construct(self, gradients: Tuple[Tensor, ...], learning_rate: Tensor) -> Tuple[bool, ...]:
         """Updates weights and moments; the result is there to be depended on."""
-        update = ops.partial(_update, self.apply_momentum, self.momentum, learning_rate)
-        return self.map(update, self.factors, self.decays, gradients, self.parameters, self.moments)
+        update = ops.partial(_update, self.subtract_scaled, self.apply_momentum, self.momentum, learning_rate)
+        # MindSpore keeps the order. The last layers' gradients come first, and each is freed once it is used.
+        return self.map(
+            update,
+            self.factors[::-1],
+            self.decays[::-1],
+            gradients[::-1],
+            self.parameters[::-1],
+            self.moments[::-1],
+        )
 
 
 def _update(
+    subtract_scaled: ops.Primitive,
     apply: ops.Primitive,
-    momentum: Tensor,
+    momentum: float,
     learning_rate: Tensor,
     factor: float,
     decay: float,
@@ -52,7 +62,9 @@ def _update(
     moment: Tensor,
 ) -> bool:
     if decay != 0.0:
-        gradient = gradient + weight * decay
+        # Into the moment, which is about to be multiplied by the momentum: the sum of gradient and decayed
+        # weight would need room for another two of each.
+        moment = ops.depend(moment, subtract_scaled(moment, -decay / momentum, weight))
     if factor != 1.0:
         learning_rate = learning_rate * factor
     return ops.depend(True, apply(weight, moment, learning_rate, gradient, momentum))

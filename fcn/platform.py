@@ -17,16 +17,16 @@ class Platform:
     name: str
     # MindSpore's mixed precision level. The CPU has half-precision kernels too, but they are no quicker.
     amp_level: str
-    # See fcn.model.ConvAsMatMul. Ascend's convolution is the quicker one there.
-    fc6_as_matmul: bool
+    # Convolutions of fcn.onednn in place of nn.Conv2d.
+    for_onednn: bool
 
     def precision(self, config: Config) -> str:
         """MindSpore's mixed precision level for a run."""
         return self.amp_level if config.amp_level == "auto" else config.amp_level
 
 
-CPU = Platform("cpu", amp_level="O0", fc6_as_matmul=True)
-ASCEND = Platform("ascend", amp_level="O3", fc6_as_matmul=False)
+CPU = Platform("cpu", amp_level="O0", for_onednn=True)
+ASCEND = Platform("ascend", amp_level="O3", for_onednn=False)
 
 
 def set_up() -> Platform:
@@ -38,7 +38,13 @@ def set_up() -> Platform:
         ms.set_device("Ascend", int(os.environ.get("DEVICE_ID", "0")))
     else:
         ms.set_device("CPU")
-        # One operator at a time, each on OMP_NUM_THREADS threads: MindSpore's threads for several at a time
-        # spin while they wait, which takes half of the processor from the ones that compute.
-        ms.set_context(runtime_num_threads=1)
+        # MindSpore computes on threads of its own, in every worker on as many as there are cores, whatever
+        # OMP_NUM_THREADS says; threads that wait for a core keep it busy.
+        ms.set_context(runtime_num_threads=_threads())
     return platform
+
+
+def _threads() -> int:
+    """This process's share of the cores; MindSpore takes two at least."""
+    share = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # may be a list, one number a level
+    return int(share) if share else len(os.sched_getaffinity(0))

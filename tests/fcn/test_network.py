@@ -7,7 +7,7 @@ ms = pytest.importorskip("mindspore")
 
 from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
 from fcn.loss import PixelCrossEntropy  # noqa: E402
-from fcn.model import ConvAsMatMul, FCN8s, Normalise, start_as_in_the_paper  # noqa: E402
+from fcn.model import FCN8s, Normalise, start_as_in_the_paper  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
 
@@ -22,10 +22,10 @@ def test_the_published_size():
     assert parameter_count(arch, trainable_only=True) == 134_502_112
 
 
-@pytest.mark.parametrize("fc6_as_matmul", [False, True])
+@pytest.mark.parametrize("for_onednn", [False, True])
 @pytest.mark.parametrize("arch", [SMALL, Architecture(21, 0.25, 64)])
-def test_names_and_shapes_are_the_architectures(device, arch, fc6_as_matmul):
-    assert list(shapes(FCN8s(arch, fc6_as_matmul)).items()) == list(parameter_shapes(arch).items())
+def test_names_and_shapes_are_the_architectures(device, arch, for_onednn):
+    assert list(shapes(FCN8s(arch, for_onednn)).items()) == list(parameter_shapes(arch).items())
 
 
 def test_names_are_the_original_projects():
@@ -48,31 +48,6 @@ def test_padding_inside_equals_padding_outside(device):
     padded[:, :, :40, :60] = image
     outside = net(ms.Tensor(padded)).asnumpy()[:, :, :40, :60]
     np.testing.assert_array_equal(net(ms.Tensor(image)).asnumpy(), outside)
-
-
-class SumOfSquares(ms.nn.Cell):
-    def __init__(self, cell):
-        super().__init__(auto_prefix=False)
-        self.cell = cell
-
-    def construct(self, x):
-        return (self.cell(x) ** 2).sum()
-
-
-def test_fc6_as_a_matrix_product_is_the_convolution(device):
-    rng = np.random.default_rng(0)
-    x = ms.Tensor(rng.normal(size=(2, 5, 9, 8)).astype(np.float32))
-    weight = ms.Tensor(rng.normal(size=(6, 5, 7, 7)).astype(np.float32))
-    convolution = ms.nn.Conv2d(5, 6, 7, pad_mode="same")
-    product = ConvAsMatMul(5, 6, 7)
-    results = []
-    for cell in (convolution, product):
-        cell.weight.set_data(weight)
-        squares = SumOfSquares(cell)
-        value, (to_input, to_weight) = ms.value_and_grad(squares, 0, cell.trainable_params())(x)
-        results.append((value.asnumpy(), to_input.asnumpy(), to_weight[0].asnumpy()))
-    for one, other in zip(*results):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_the_three_pools_are_fused(device):

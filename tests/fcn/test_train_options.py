@@ -30,7 +30,7 @@ def norm(arrays):
 
 
 def test_the_update_is_mindspores_momentum(device, small_config):
-    """The same parameters and gradients give the same bits."""
+    """But for rounding: the decay is added elsewhere."""
 
     def three_steps(make):
         rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_the_update_is_mindspores_momentum(device, small_config):
 
     theirs = three_steps(lambda weights: nn.Momentum(weights, 0.1, 0.9, weight_decay=0.01))
     for a, b in zip(three_steps(ours), theirs):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("slices", [2, 4])

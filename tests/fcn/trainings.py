@@ -9,7 +9,7 @@ from fcn.stop import StopRequest
 from fcn.train import Trainer
 
 EPOCHS = 3
-HALF = Platform("cpu", amp_level="O3", fc6_as_matmul=False)  # Ascend's way; the CPU has the kernels too
+HALF = Platform("cpu", amp_level="O3", for_onednn=False)  # Ascend's way; the CPU has the kernels too
 
 
 def trainer(config, folder, platform, status):
