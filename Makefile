@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,12 @@ demo: $(VENV)/installed
 	$(BIN)/fcn-launch eval --save-masks demo/masks
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# The tests that take minutes and those that need PyTorch, which is installed for them.
+test-slow: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch
+	$(BIN)/python -m pytest -m "slow or torch"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
