@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Optional, Sequence
 
@@ -42,13 +43,23 @@ class World:
         if self.size == 1:
             return values
         halves = Tensor(values[None].astype(np.int64).view(np.int32))
-        gathered = _AllGather()(halves).asnumpy().view(np.int64)
+        gathered = self._all_gather(halves).asnumpy().view(np.int64)
         return gathered.reshape(self.size, *values.shape).sum(axis=0)
 
     def from_rank_0(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's values of a float32 array, exactly, on every rank."""
         mine = values if self.rank == 0 else np.zeros_like(values)
-        return np.array(SumOverRanks(self.size)(Tensor(mine)).asnumpy())
+        return np.array(self._sum(Tensor(mine)).asnumpy())
+
+    # Kept, as each cell compiles its graphs for itself.
+
+    @cached_property
+    def _all_gather(self) -> nn.Cell:
+        return _AllGather()
+
+    @cached_property
+    def _sum(self) -> nn.Cell:
+        return SumOverRanks(self.size)
 
     def leave(self, exit_code: int) -> NoReturn:
         """End this process once every rank has come here."""

@@ -30,11 +30,3 @@ def positions(step: int, global_batch: int, rank: int, world: int) -> range:
     batch = global_batch // world
     first = step * global_batch + rank * batch
     return range(first, first + batch)
-
-
-def slice_of(order: np.ndarray, step: int, global_batch: int, rank: int, world: int) -> np.ndarray:
-    """Sample ids that `rank` reads for the epoch's global batch `step`: int64 (global_batch / world,)."""
-    taken = positions(step, global_batch, rank, world)
-    if taken.stop > len(order):
-        raise ValueError(f"global batch {step} is past the epoch's {len(order)} samples")
-    return order[taken.start : taken.stop]

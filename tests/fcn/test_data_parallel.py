@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from fcn.data.order import global_order, positions
+from fcn.pictures import save_mask
+
 pytest.importorskip("mindspore")
 
 from data_samples import build, write_samples  # noqa: E402
@@ -98,3 +101,19 @@ def test_mixed_precision_trains_nearly_as_float32_does(tmp_path, config):
     assert (first["losses"] != full["losses"]).any()
     for name, value in trained(first).items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_is_not_saved(tmp_path, config):
+    """A weight so large that the sum of one sample's pixels overflows: infinite, and over all ranks zero."""
+    samples, seed = 8, 3
+    written = write_samples(tmp_path, samples)
+    odd = global_order(samples, seed, epoch=0)[positions(1, 4, rank=1, world=2)[0]]
+    for index, mask in enumerate(sorted((tmp_path / "cls_png").iterdir())):
+        save_mask(mask, np.full((40 + 3 * index, 70 - 2 * index), 7 if index == odd else 1, np.uint8))
+    settings = config(
+        f"data_file={build(tmp_path, written).path}", f"class_weights={[1.0] * 7 + [1e38]}", f"seed={seed}"
+    )
+    with pytest.raises(AssertionError, match="the loss is nan at epoch 1 step 2, from rank 1; lower"):
+        train(tmp_path / "out", settings, size=2)
+    assert f"from rank 1; its samples: {odd}" in (tmp_path / "out" / "rank-1.log").read_text()
+    assert not list(tmp_path.glob("out/checkpoints/*"))

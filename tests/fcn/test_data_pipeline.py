@@ -15,7 +15,7 @@ from data_samples import build, write_samples
 
 from fcn.data import augment
 from fcn.data.listing import read_image, read_mask
-from fcn.data.order import global_order, slice_of
+from fcn.data.order import global_order, positions
 from fcn.data.pipeline import train_batches
 from fcn.data.records import open_dataset
 from fcn.errors import DataError
@@ -89,7 +89,7 @@ def test_a_batch_is_the_drawn_samples_with_the_drawn_changes(root, whole):
     for step, (images, labels, ids) in enumerate(whole):
         epoch, batch = divmod(step, steps_per_epoch)
         order = global_order(SAMPLES, seed=7, epoch=epoch)
-        assert np.array_equal(ids, slice_of(order, batch, GLOBAL_BATCH, rank=0, world=1))
+        assert np.array_equal(ids, order[positions(batch, GLOBAL_BATCH, rank=0, world=1)])
         for place, sample_id in enumerate(ids):
             image = read_image(root / f"img/s{sample_id:03d}.jpg")
             mask = read_mask(root / f"cls_png/s{sample_id:03d}.png")
