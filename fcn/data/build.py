@@ -117,8 +117,9 @@ def check_options(options: BuildOptions) -> None:
     if not 2 <= options.num_classes <= 255:
         rule = "must be 2 to 255: masks have 8 bits, and one value is the ignore label"
         raise DataError(f"--num-classes {options.num_classes}: {rule}")
-    if not 0 <= options.ignore_label <= 255:
-        raise DataError(f"--ignore-label {options.ignore_label}: must be 0 to 255, masks have 8 bits")
+    if not options.num_classes <= options.ignore_label <= 255:
+        rule = f"must be {options.num_classes} to 255: no class, and 8 bits"
+        raise DataError(f"--ignore-label {options.ignore_label}: {rule}")
     if options.seed < 0:
         raise DataError(f"--seed {options.seed}: must not be negative")
     out = options.out

@@ -144,8 +144,8 @@ def test_num_classes_and_ignore_label_decide_which_labels_are_good(tmp_path):
     list_file = write_samples(tmp_path, 3)
     with pytest.raises(DataError, match=r"label \d \(.*outside 0..3 and not the ignore label 255"):
         build(tmp_path, list_file, num_classes=4)
-    with pytest.raises(DataError, match=r"label 255 \(.*outside 0..20 and not the ignore label 0"):
-        build(tmp_path, list_file, ignore_label=0)
+    with pytest.raises(DataError, match=r"label 255 \(.*outside 0..20 and not the ignore label 254"):
+        build(tmp_path, list_file, ignore_label=254)
     dataset = build(tmp_path, list_file, num_classes=8)
     check_labels(dataset, 8, 255)
     check_labels(dataset, 21, 255)
@@ -163,7 +163,8 @@ def test_bad_options_are_refused(root, tmp_path):
         ({"shards": 14}, "lists 13 samples; give at most as many --shards"),
         ({"num_classes": 1}, "--num-classes 1"),
         ({"num_classes": 256}, "--num-classes 256: must be 2 to 255"),
-        ({"ignore_label": 300}, "--ignore-label 300"),
+        ({"ignore_label": 300}, "--ignore-label 300: must be 21 to 255"),
+        ({"ignore_label": 0}, "--ignore-label 0: must be 21 to 255"),
         ({"seed": -1}, "--seed -1"),
         ({"out": tmp_path / "set1"}, "must not end in a digit"),
         ({"out": tmp_path / "a:b"}, "must not end in a digit"),
