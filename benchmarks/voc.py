@@ -82,9 +82,9 @@ def _fcn_launch(*words: Any) -> str:
 def _ours(settings: List[str], folder: Path, lists: Path) -> Dict[str, Any]:
     sets = [word for item in settings for word in ("--set", item)]
     _fcn_launch("--cluster", "1xcpu.yaml", "--runs", folder, "train", "--config", "voc_cpu", *sets)
+    (run,) = folder.iterdir()
     scores = json.loads(_fcn_launch("--runs", folder, "eval", "--json").splitlines()[-1])
-    (metrics,) = folder.glob("*/metrics.jsonl")
-    steps = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = (steps[-1]["time_ns"] - steps[0]["time_ns"]) / 1e9
     losses = [step["loss"] for step in steps if step["event"] == "step"]
     return {"losses": losses, "iou": scores["iou"], "seconds": seconds}

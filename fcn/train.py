@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -14,7 +14,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import mindspore as ms
 import numpy as np
 
-from fcn import checkpoint
+from fcn import checkpoint, inject
+from fcn.compile_cache import compile_cache
 from fcn.data.order import steps_per_epoch
 from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet, open_dataset
@@ -43,6 +44,7 @@ class Trainer:
         self.config, self.world, self.status, self.stop = job.config, job.world, job.status, job.stop
         self.data = data
         self.folder = job.run_dir / "checkpoints"
+        self._cache = compile_cache(job.run_dir, self.config, self.world)
         config = self.config
         self.global_batch = config.batch_over(self.world.size)
         self.epoch_steps = steps_per_epoch(data.samples, self.global_batch)
@@ -72,7 +74,8 @@ class Trainer:
         )
         with closing(batches):
             for step in range(1, self.total_steps + 1):
-                stop = self._one_step(step, batches)
+                with self._cache if step == 1 else nullcontext():  # which compiles
+                    stop = self._one_step(step, batches)
                 last = step == self.total_steps
                 # Who was asked to leave has seconds left: save, and evaluate another time.
                 if self._evaluation_is_due(step) and (last or not stop):
@@ -90,6 +93,7 @@ class Trainer:
         rate = learning_rate(self.config, step - 1, self.epoch_steps, self.global_batch)
         started = time.perf_counter()
         self.status.enter("data", step)
+        inject.before(step)
         images, labels, ids = next(batches)
         fed = time.perf_counter()
         self.status.enter("step", step)
