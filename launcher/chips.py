@@ -5,7 +5,7 @@ From Huawei's HCCL user guide (constraints, rank table configuration, HCCL_EXEC_
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 MAX_WORKERS_PER_HOST = 4096  # a slip of the finger in `devices: 80000` must not fill the memory
 
@@ -81,6 +81,36 @@ def subset_problems(chip: Chip, servers: Sequence[Optional[Sequence[int]]]) -> I
                     f"the same number of {chip.product} devices on every server",
                     "give each server the same number of devices",
                 )
+
+
+def choose(chip: Chip, servers: Sequence[Sequence[int]], count: int) -> Optional[List[List[int]]]:
+    """`count` of these devices that one job may use together, by server; None where there are none such.
+
+    servers: the ids that may be used. The first ones are taken, as far as the chip's rules allow; where every
+    server has to bring the same number, on as few servers as possible.
+    """
+    if not chip.equal_servers:
+        chosen: List[List[int]] = []
+        for ids in servers:
+            chosen.append(list(ids[: count - sum(map(len, chosen))]))
+        return chosen if sum(map(len, chosen)) == count else None
+    for number in range(1, len(servers) + 1):
+        parts = [_part(chip, ids, count // number) for ids in servers]
+        able = [index for index, part in enumerate(parts) if part]
+        if count % number == 0 and len(able) >= number:
+            return [part if index in able[:number] else [] for index, part in enumerate(parts)]
+    return None
+
+
+def _part(chip: Chip, ids: Sequence[int], count: int) -> List[int]:
+    """The first `count` of a server's devices that may be used together; empty where there are none such."""
+    ring = chip.ring or len(ids)
+    rings = ([i for i in ids if i // ring == number] for number in sorted({i // ring for i in ids}))
+    for group in (*rings, ids):
+        part = list(group[:count])
+        if part and len(part) == count and _one_server(chip, 0, part) is None:
+            return part
+    return []
 
 
 def _one_server(chip: Chip, index: int, ids: Sequence[int]) -> Optional[SubsetProblem]:

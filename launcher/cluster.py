@@ -5,15 +5,15 @@ Plain dataclasses and `yaml_lines.Fields`: importing pydantic alone takes longer
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from launcher import cluster_fields as read
 from launcher.chips import CHIPS, MAX_WORKERS_PER_HOST, Chip
-from launcher.cluster_rules import host_problems
+from launcher.cluster_rules import host_problems, reserve_problems
 from launcher.errors import UserError
 from launcher.resources import folder
 from launcher.yaml_lines import (
@@ -31,7 +31,6 @@ from launcher.yaml_lines import (
 
 ENGINES = ("local", "exec")
 RENDEZVOUS = ("store", "scheduler")
-GPU_WORDS = ("gpu", "cuda", "nvidia")
 
 # The plan or the agent gives these to every worker; a value in `env` would contradict them.
 PLANNED_VARIABLES = frozenset(
@@ -75,7 +74,11 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster file, checked. `hosts` in the file's order, a host's devices by id; `source`: the file."""
+    """A cluster file, checked. `hosts` in the file's order, a host's devices by id; `source`: the file.
+
+    spares: how many of all devices are kept in reserve for those that fail. min_devices: with how few a run
+    goes on when there is no spare left; None: with no fewer than it began with.
+    """
 
     device_kind: str
     hosts: Tuple[Host, ...]
@@ -84,6 +87,8 @@ class Cluster:
     env: Mapping[str, str] = field(default_factory=dict)
     master_port: Optional[int] = None
     timeouts: Timeouts = Timeouts()
+    spares: int = 0
+    min_devices: Optional[int] = None
     python: str = sys.executable
     source: str = ""
 
@@ -93,7 +98,8 @@ class Cluster:
 
     @property
     def world_size(self) -> int:
-        return sum(len(host.devices) for host in self.hosts)
+        """How many devices a job uses: all but the spares."""
+        return sum(len(host.devices) for host in self.hosts) - self.spares
 
     def only_device(self, device_id: int) -> Cluster:
         """This cluster with one device of its first host. Raises UserError where it has no such device."""
@@ -104,7 +110,7 @@ class Cluster:
             raise UserError(
                 f"--device-id {device_id}: host {host.name} of {self.source} has the devices {ids}"
             )
-        return replace(self, hosts=(replace(host, devices=devices),))
+        return replace(self, hosts=(replace(host, devices=devices),), spares=0, min_devices=None)
 
     def to_dict(self) -> Dict[str, Any]:
         """All settings as plain values that YAML or JSON can hold and `cluster_from` reads back."""
@@ -153,19 +159,24 @@ def read_cluster(document: Document) -> Cluster:
     problems = list(document.problems)
     kinds = ", ".join(CHIPS)
     top = Fields(document.value, (), problems, "a mapping with at least device_kind and hosts")
-    kind = top.take("device_kind", _device_kind, f"one of {kinds}", "write for example `device_kind: cpu`")
+    kind = top.take(
+        "device_kind", read.device_kind, f"one of {kinds}", "write for example `device_kind: cpu`"
+    )
     chip = CHIPS.get(kind)
     engine = top.take(
         "engine", one_of(ENGINES), "local or exec", "use local for this machine alone, else exec", "local"
     )
     hosts_read = top.take(
-        "hosts", _list, "a list of hosts", "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`"
+        "hosts",
+        read.host_list,
+        "a list of hosts",
+        "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`",
     )
     hosts = [_host(item, ("hosts", i), chip, problems) for i, item in enumerate(hosts_read or ())]
-    env = _env(top.take("env", _mapping, "a mapping", "", {}), problems)
+    env = _env(top.take("env", read.mapping, "a mapping", "", {}), problems)
     port = top.take(
         "master_port",
-        _number(int, 1024, 65535),
+        read.number(int, 1024, 65535),
         "a TCP port from 1024 to 65535",
         "leave it out to take a free one",
         None,
@@ -178,23 +189,39 @@ def read_cluster(document: Document) -> Cluster:
         "leave it out to take the default",
         default_rendezvous,
     )
-    timeouts = _timeouts(top.take("timeouts", _mapping, "a mapping", "", {}), problems)
-    python = top.take("python", _program, "path of a Python", "leave it out to take this one", sys.executable)
+    timeouts = _timeouts(top.take("timeouts", read.mapping, "a mapping", "", {}), problems)
+    devices = sum(len(host.devices or ()) for host in hosts)
+    at_most = f"0 to {devices - 1}: a job needs a device" if devices > 1 else "0"
+    remedy = "leave it out to keep none in reserve"
+    spares = top.take("spares", read.number(int, 0, max(0, devices - 1)), at_most, remedy, 0)
+    at_most = f"1 to {devices - (spares or 0)}, the devices that a job uses"
+    remedy = "leave it out to stop rather than go on with fewer"
+    min_devices = top.take("min_devices", read.number(int, 1, devices - (spares or 0)), at_most, remedy, None)
+    python = top.take(
+        "python", read.program, "path of a Python", "leave it out to take this one", sys.executable
+    )
     top.close()
     problems += host_problems(chip, engine, hosts)
+    if not problems:
+        problems += reserve_problems(CHIPS[kind], hosts, spares)
     if chip and chip.is_ascend and rendezvous == "store":
         remedy = "write `rendezvous: scheduler` or leave it out"
         problems.append(Problem(("rendezvous",), "store works on cpu only", "scheduler", remedy))
     if problems:
         raise document.error(problems)
-    return Cluster(kind, tuple(hosts), engine, rendezvous, env, port, timeouts, python, document.path)
-
-
-def _device_kind(value: Any) -> str:
-    if isinstance(value, str) and value.lower() in GPU_WORDS:
-        what = f"'{value}' cannot be used: MindSpore 2.10 has no GPU build"
-        raise Wrong(what, remedy="write `device_kind: cpu` to train on this machine's processor")
-    return one_of(CHIPS)(value)
+    return Cluster(
+        device_kind=kind,
+        hosts=tuple(hosts),
+        engine=engine,
+        rendezvous=rendezvous,
+        env=env,
+        master_port=port,
+        timeouts=timeouts,
+        spares=spares,
+        min_devices=min_devices,
+        python=python,
+        source=document.path,
+    )
 
 
 def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem]) -> Host:
@@ -206,13 +233,17 @@ def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem
         "a host with name, address and devices",
     )
     address = fields.take(
-        "address", _host_address, "the host's IP address", "write for example `address: 10.0.0.1`"
+        "address", read.host_address, "the host's IP address", "write for example `address: 10.0.0.1`"
     )
     name = fields.take(
-        "name", _name, "a unique name without spaces", "write for example `name: node1`", address
+        "name", read.name, "a unique name without spaces", "write for example `name: node1`", address
     )
     prefix = fields.take(
-        "prefix", _prefix, "a list of words that runs a command there", "write for example `[ssh, node1]`", ()
+        "prefix",
+        read.prefix,
+        "a list of words that runs a command there",
+        "write for example `[ssh, node1]`",
+        (),
     )
     devices_read = fields.take(
         "devices",
@@ -245,7 +276,7 @@ def _devices(value: Any, where: Where, problems: List[Problem]) -> Optional[Tupl
         return None
     devices: Dict[int, Device] = {}
     for step, (written_id, ip) in enumerate(pairs):
-        number = _device_id(written_id)
+        number = read.device_id(written_id)
         place = (*where, step if isinstance(value, list) else written_id)
         if number is None:
             remedy = "write device ids, with a space after the colon of an address"
@@ -255,19 +286,11 @@ def _devices(value: Any, where: Where, problems: List[Problem]) -> Optional[Tupl
             problems.append(Problem(place, f"device {number} is listed twice", "each device once", remedy))
         else:
             try:
-                devices[number] = Device(number, None if ip is None else _ip(ip))
+                devices[number] = Device(number, None if ip is None else read.ip(ip))
             except Wrong as wrong:
                 remedy = f"write what `hccn_tool -i {number} -ip -g` shows on the host"
                 problems.append(Problem(place, wrong.what, "the IP address of the device", remedy))
     return tuple(devices[i] for i in sorted(devices)) if len(problems) == before else None
-
-
-def _device_id(value: Any) -> Optional[int]:
-    """JSON knows no integer keys, so that `"4"` is the device 4 too."""
-    if isinstance(value, str) and value.isdecimal() and value.isascii():
-        value = int(value)
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WORKERS_PER_HOST
-    return value if usable else None
 
 
 def _env(value: Any, problems: List[Problem]) -> Dict[str, str]:
@@ -294,88 +317,20 @@ def _timeouts(value: Any, problems: List[Problem]) -> Timeouts:
     remedy = "leave it out to take the default"
     start_s = fields.take(
         "start_s",
-        _number(float, 1, LONGEST_PHASE_S),
+        read.number(float, 1, LONGEST_PHASE_S),
         f"1 to {LONGEST_PHASE_S} seconds",
         remedy,
         default.start_s,
     )
     phase_s = fields.take(
         "phase_s",
-        _number(float, 1, LONGEST_PHASE_S),
+        read.number(float, 1, LONGEST_PHASE_S),
         f"1 to {LONGEST_PHASE_S} seconds",
         remedy,
         default.phase_s,
     )
-    grace_s = fields.take("grace_s", _number(float, 0, 3600), "0 to 3600 seconds", remedy, default.grace_s)
+    grace_s = fields.take(
+        "grace_s", read.number(float, 0, 3600), "0 to 3600 seconds", remedy, default.grace_s
+    )
     fields.close()
     return Timeouts(start_s, phase_s, grace_s)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise Wrong(
-            f"{value!r} is not text", remedy="" if value in ("", None) else f"put it in quotes: '{value}'"
-        )
-    return value
-
-
-def _program(value: Any) -> str:
-    if "/" in _text(value) and not value.startswith("/"):
-        raise Wrong(f"'{value}' depends on the folder that one is in", remedy="write the path from / on")
-    return str(value)
-
-
-def _name(value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:-]+", _text(value)):
-        raise Wrong(
-            f"{value!r} cannot be a host's name", "letters, digits, and . _ - only", "rename the host"
-        )
-    return str(value)
-
-
-def _host_address(value: Any) -> str:
-    try:
-        return _ip(value)
-    except Wrong as wrong:
-        # MS_SCHED_HOST takes no names
-        remedy = f"write an address; `getent hosts {value}` shows that of a name"
-        raise Wrong(wrong.what, remedy=remedy) from None
-
-
-def _ip(value: Any) -> str:
-    try:
-        address = ipaddress.ip_address(_text(value))
-    except ValueError:
-        raise Wrong(f"{value!r} is not an IP address") from None
-    if address.is_unspecified or address.is_multicast:
-        raise Wrong(f"{value!r} is not the address of one machine")
-    return str(address)
-
-
-def _prefix(value: Any) -> Tuple[str, ...]:
-    if isinstance(value, str):
-        raise Wrong(f"{value!r} is one text", remedy=f"write [{', '.join(value.split())}]")
-    if not isinstance(value, list) or not value:
-        raise Wrong(f"{value!r} is not a list of words")
-    return tuple(_text(str(word) if type(word) is int else word) for word in value)
-
-
-def _mapping(value: Any) -> Any:
-    """A field left empty, as by commenting out all its lines, is absent; the rest is checked elsewhere."""
-    return {} if value is None else value
-
-
-def _list(value: Any) -> List[Any]:
-    if not isinstance(value, list) or not value:
-        raise Wrong(f"{value!r} is not a list of hosts")
-    return value
-
-
-def _number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high:
-            raise Wrong(f"{value!r} is out of range" if is_number else f"{value!r} is not a number")
-        return kind(value)
-
-    return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
-from launcher.chips import Chip, subset_problems
+from launcher.chips import Chip, choose, subset_problems
 from launcher.yaml_lines import Problem, Where, name_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,16 @@ def _device_problems(chip: Chip, hosts: Sequence[Host]) -> Iterator[Problem]:
         if not chip.is_ascend and any(device.ip for device in host.devices or ()):
             where: Where = ("hosts", i, "devices")
             yield Problem(where, "a CPU worker has no address", "a number of workers", "write the number")
+
+
+def reserve_problems(chip: Chip, hosts: Sequence[Host], spares: int) -> Iterator[Problem]:
+    """Whether the chip lets a job use all devices but the spares. For hosts without problems."""
+    servers = [[device.id for device in host.devices] for host in hosts]
+    total = sum(map(len, servers))
+    if choose(chip, servers, total - spares) is None:
+        fewer = next(count for count in range(total - spares, 0, -1) if choose(chip, servers, count))
+        what = f"leaves {total - spares} of {total} devices, which {chip.product} does not use together"
+        yield Problem(("spares",), what, f"for example {total - fewer}", "keep another number in reserve")
 
 
 def _duplicates(what: str, values: Iterable[Tuple[Where, Optional[str]]]) -> Iterator[Problem]:

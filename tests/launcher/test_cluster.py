@@ -28,6 +28,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert cluster.env == {"A": "b", "N": "3"}
     assert (cluster.master_port, cluster.python, cluster.rendezvous) == (29400, "/opt/python", "scheduler")
     assert (cluster.timeouts.grace_s, cluster.timeouts.start_s) == (3, 600)
+    assert (cluster.spares, cluster.min_devices) == (0, None)
     assert cluster.source == str(tmp_path / "cluster.yaml")
 
 
@@ -84,6 +85,14 @@ def test_resolved_settings_read_back(name: str) -> None:
         assert cluster_from(plain, cluster.source) == cluster
 
 
+def test_devices_in_reserve_are_not_part_of_the_world(tmp_path: Path) -> None:
+    cluster = load(tmp_path, one_host("cpu", "6", "spares: 2\nmin_devices: 3\n"))
+    assert (cluster.world_size, cluster.spares, cluster.min_devices) == (4, 2, 3)
+    assert cluster_from(cluster.to_dict(), cluster.source) == cluster
+    alone = cluster.only_device(5)
+    assert (alone.world_size, alone.spares, alone.min_devices) == (1, 0, None)
+
+
 def test_anchors_and_merges_work(tmp_path: Path) -> None:
     text = (
         "device_kind: cpu\nengine: exec\nhosts:\n"
@@ -107,6 +116,7 @@ PLAIN = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["device_kind", "engine", "hosts", "env", "master_port", "rendezvous", "timeouts", "python"]
+FIELDS += ["spares", "min_devices"]
 
 
 @settings(max_examples=60, deadline=None)

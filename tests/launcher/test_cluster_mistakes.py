@@ -225,6 +225,24 @@ MISTAKES = {
         "master_port",
         ["'29400' is not a number", "a TCP port from 1024 to 65535"],
     ),
+    "no device but spares": (
+        one_host("cpu", "2", "spares: 2\n"),
+        5,
+        "spares",
+        ["2 is out of range", "expected 0 to 1: a job needs a device", "leave it out"],
+    ),
+    "spares that leave what the chip does not take": (
+        one_host("ascend910", "8", "spares: 1\n"),
+        5,
+        "spares",
+        ["leaves 7 of 8 devices, which Ascend 910 does not use together", "expected for example 4"],
+    ),
+    "more at least than there are": (
+        one_host("cpu", "4", "spares: 1\nmin_devices: 4\n"),
+        6,
+        "min_devices",
+        ["4 is out of range", "expected 1 to 3, the devices that a job uses", "stop rather than go on"],
+    ),
     "env is no mapping": (one_host("cpu", "2", "env: [A]\n"), 5, "env", ["is not a mapping", "NAME: value"]),
     "env is ours": (
         one_host("cpu", "2", "env:\n  A: b\n  RANK_ID: 3\n"),
