@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Mapping, Tuple
+from typing import TYPE_CHECKING, Mapping, Optional, Tuple
 
 from launcher.errors import ExitCode, LaunchError
 from launcher.reporter import Reporter
@@ -11,24 +11,39 @@ from launcher.supervisor import STATES, MakePlan, Supervisor
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
     from launcher.console import Console
+    from launcher.inject import Injection
     from launcher.plan import Plan
     from launcher.run import Run
 
 
-def launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, console: Console) -> ExitCode:
+def launch(
+    run: Run,
+    cluster: Cluster,
+    command: Tuple[str, ...],
+    verb: str,
+    console: Console,
+    injection: Optional[Injection] = None,
+) -> ExitCode:
     """Runs `command` on every device of the cluster, as a new attempt of the run, and supervises it.
 
-    command: argv of a worker after the interpreter. Raises LaunchError where nothing was started; the run
-    directory then says so too. SIGINT, SIGTERM, SIGHUP and SIGUSR2 are answered while it runs.
-    Closes the console.
+    command: argv of a worker after the interpreter. injection: a failure to be made on purpose. Raises
+    LaunchError where nothing was started; the run directory then says so too. SIGINT, SIGTERM, SIGHUP and
+    SIGUSR2 are answered while it runs. Closes the console.
     """
     try:
-        return _launch(run, cluster, command, verb, console)
+        return _launch(run, cluster, command, verb, console, injection)
     finally:
         console.close()
 
 
-def _launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, console: Console) -> ExitCode:
+def _launch(
+    run: Run,
+    cluster: Cluster,
+    command: Tuple[str, ...],
+    verb: str,
+    console: Console,
+    injection: Optional[Injection],
+) -> ExitCode:
     attempt = run.new_attempt()
     reporter = Reporter(run, attempt, console)
 
@@ -45,6 +60,8 @@ def _launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, con
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}
             require_ready(cluster, known)
             made = make_plan(cluster, job, known, attempt.number)
+            if injection is not None:
+                made = injection.into(made)
             write_plan(made, attempt.plan_folder)
             reporter.emit("plan", **_summary(made))
             return made
@@ -53,7 +70,7 @@ def _launch(run: Run, cluster: Cluster, command: Tuple[str, ...], verb: str, con
 
     reporter.emit("attempt", run=str(run.path), verb=verb, hosts=[host.name for host in cluster.hosts])
     try:
-        code = Supervisor(attempt, cluster, reporter).supervise(planner)
+        code = Supervisor(attempt, cluster, reporter, injection).supervise(planner)
     except LaunchError as error:
         reporter.emit("refused", text=str(error))
         _end(reporter, error.exit_code)

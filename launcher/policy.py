@@ -24,7 +24,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Exited:
-    """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before."""
+    """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before;
+    `unfinished`: it has told of its phases, but not of the last one, "done"."""
 
     name: str
     rank: Optional[int]
@@ -34,6 +35,7 @@ class Exited:
     signal: Optional[int] = None
     stopped: bool = False
     tail: Tuple[str, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def _exited(state: State, event: Exited) -> Result:
         return state, ()
     kind = Kind.EXIT_CODE if event.signal is None else Kind.SIGNAL
     what = f"exit code {event.code}" if event.signal is None else f"killed by {signal_text(event.signal)}"
+    if event.code == 0:
+        what += ", before its work was done"
     failure = Failure(
         event.name, event.rank, event.host, kind, what, event.time_ns, event.signal, event.stopped, event.tail
     )
@@ -157,6 +161,8 @@ def _is_clean(state: State, event: Exited) -> bool:
     """Whether this end is no failure: done, saved and left, or preempted without knowing SIGUSR2."""
     if event.signal is not None:
         return state.ending is Ending.PREEMPTED and event.signal == SAVE_AND_LEAVE
+    if event.code == 0 and event.unfinished and not event.stopped:
+        return False  # the others would wait for it
     return event.code in (0, PREEMPTED)
 
 

@@ -20,6 +20,7 @@ from launcher.signals import Signals
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
+    from launcher.inject import Injection
     from launcher.plan import Plan, Process
     from launcher.reporter import Reporter
     from launcher.run import Attempt
@@ -38,15 +39,23 @@ MakePlan = Callable[[Mapping[str, dict]], "Plan"]
 class Supervisor:
     """One attempt of one run, from its agents' start to their end."""
 
-    def __init__(self, attempt: Attempt, cluster: Cluster, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        cluster: Cluster,
+        reporter: Reporter,
+        injection: Optional[Injection] = None,
+    ) -> None:
         self.attempt = attempt
         self.cluster = cluster
         self.engine = ENGINES[cluster.engine]
         self.reporter = reporter
+        self.injection = injection
         self.token = os.urandom(8).hex()
         self.state = policy.State()
         self.links: Dict[str, AgentLink] = {}
         self.processes: Dict[str, Process] = {}
+        self.phases: Dict[str, str] = {}  # what each process was last heard to be in
         self._selector = selectors.DefaultSelector()
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
         self._named: Optional[Failure] = None  # what was said to have failed first
@@ -131,6 +140,8 @@ class Supervisor:
 
     def _start_processes(self, plan: Plan) -> None:
         self.processes = {process.name: process for process in plan.processes}
+        if self.injection is not None:
+            self._taken_port = self.injection.take_port(plan)  # held for as long as this object lives
         ranks = frozenset(process.name for process in plan.processes if process.rank is not None)
         self._decide(policy.Started(ranks, frozenset(self.processes) - ranks))
         for host, link in self.links.items():
@@ -160,6 +171,10 @@ class Supervisor:
 
     def _on_status(self, link: AgentLink, message: dict) -> None:
         data, rank = message["data"], message["rank"]
+        if self.injection is not None:
+            self.injection.heard(rank, data)
+        if data.get("event") == "phase":
+            self.phases[message["name"]] = data.get("phase")
         if self.reporter.worker(message, link.host) and data["event"] == "error":
             what = f"{data['type']}: {data['message']}"
             traceback = tuple(str(data.get("traceback", "")).splitlines())
@@ -169,7 +184,13 @@ class Supervisor:
         fields = {key: message[key] for key in ("name", "rank", "code", "signal", "stopped")}
         self.reporter.emit("exit", host=link.host, exit_ns=message["time_ns"], **fields)
         self._decide(
-            policy.Exited(host=link.host, time_ns=message["time_ns"], tail=tuple(message["tail"]), **fields)
+            policy.Exited(
+                host=link.host,
+                time_ns=message["time_ns"],
+                tail=tuple(message["tail"]),
+                unfinished=self.phases.get(message["name"], "done") != "done",
+                **fields,
+            )
         )
 
     def _on_failed(self, link: AgentLink, message: dict) -> None:

@@ -1,8 +1,14 @@
 """A worker without MindSpore that follows the worker contract and misbehaves on order.
 
-Settings are `key=value` arguments; a fault is `fault=NAME@STEP:RANK`, e.g. fault=raise@2:1.
+It does the faults of fcn/inject.py as the trainer does, and otherwise what its `key=value` arguments say:
 
     steps, step_s      how many steps and how long each takes
+    collective=GAP_S   every step ends when all ranks have ended it, over sockets; a rank that has lost
+                       another one fails GAP_S later
+    stall=STEP         with `collective`: from this step on the ranks wait for each other for ever
+    error=TEXT         what a rank says that has lost another one
+    exit=CODE@STEP:RANK  that rank exits with this code; `silent=1`: nothing is said on the status pipe
+    phase=NAME:STEP:S  S seconds are spent in this phase before this step; several are joined by commas
     term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
     children=1         leaves a child in its group and one in a session of its own, both ignoring SIGTERM
     save_s             how long it saves after SIGUSR2 before it exits 75
@@ -15,11 +21,12 @@ import signal
 import sys
 import time
 
+from fcn import inject
+
 SETTINGS = dict(argument.split("=", 1) for argument in sys.argv[1:])
-RANK = int(os.environ.get("RANK_ID", "0"))
-CHILD = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-)
+RANK = int(os.environ.get("RANK_ID", os.environ.get("RANK", "0")))  # RANK is torchrun's
+SIZE = int(os.environ.get("RANK_SIZE", os.environ.get("WORLD_SIZE", "1")))
+MEETING_LIMIT_S = 30.0
 
 
 def number(name: str, default: float) -> float:
@@ -27,7 +34,7 @@ def number(name: str, default: float) -> float:
 
 
 def send(event: str, **fields: object) -> None:
-    if "FCN_STATUS_FD" in os.environ:
+    if "FCN_STATUS_FD" in os.environ and "silent" not in SETTINGS:
         line = json.dumps({"event": event, **fields}) + "\n"
         os.write(int(os.environ["FCN_STATUS_FD"]), line.encode())
 
@@ -38,37 +45,89 @@ def save_and_leave(*_: object) -> None:
     os._exit(75)
 
 
-def bear_children() -> None:
-    import subprocess
+class Collective:
+    """All ranks wait for all: each tells rank 0, which answers when it has heard of every other one."""
 
-    for own_session in (False, True):
-        child = subprocess.Popen(
-            [sys.executable, "-S", "-c", CHILD], stdout=subprocess.PIPE, start_new_session=own_session
-        )
-        assert child.stdout is not None
-        child.stdout.readline()  # it ignores SIGTERM from here on
+    def __init__(self) -> None:
+        import socket
 
+        address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        if RANK == 0:
+            with socket.create_server(address, backlog=SIZE) as server:
+                server.settimeout(MEETING_LIMIT_S)
+                self.peers = [server.accept()[0] for _ in range(1, SIZE)]
+        else:
+            self.peers = [retried(lambda: socket.create_connection(address))]
 
-def fail(name: str) -> None:
-    if name == "raise":
+    def wait(self, step: int) -> None:
+        """Until all ranks are here. Raises ConnectionError, GAP_S late, where one of them is gone."""
         try:
-            raise ValueError(f"rank {RANK} was told to fail")
-        except ValueError as error:
-            send("error", type="ValueError", message=str(error), traceback=f"ValueError: {error}")
-            raise
-    if name == "exit":
-        sys.exit(3)
-    if name == "exit0":
-        sys.exit(0)
-    if name == "hang":
-        time.sleep(600)
-    os.kill(os.getpid(), signal.Signals["SIG" + name.upper()])
+            self._exchange(step)
+        except OSError:
+            for peer in self.peers:
+                peer.close()  # rank 0 has the others know
+            time.sleep(number("collective", 0))
+            raise ConnectionError(SETTINGS.get("error", "Connection reset by peer")) from None
+
+    def _exchange(self, step: int) -> None:
+        if RANK:
+            self.peers[0].sendall(b".")
+        for peer in self.peers:
+            if not peer.recv(1):
+                raise ConnectionError
+        if RANK == 0:
+            if step >= number("stall", step + 1):
+                self.peers[0].recv(1)
+            for peer in self.peers:
+                peer.sendall(b".")
+
+
+def retried(connect):  # type: ignore[no-untyped-def]
+    """Rank 0 may not listen yet."""
+    end = time.monotonic() + MEETING_LIMIT_S
+    while True:
+        try:
+            return connect()
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+def leave_early(step: int) -> None:
+    """The end that `exit=CODE@STEP:RANK` orders."""
+    code, _, where = SETTINGS.get("exit", "").partition("@")
+    if where == f"{step}:{RANK}":
+        sys.exit(int(code))
+
+
+def pass_phases(step: int) -> None:
+    for order in filter(None, SETTINGS.get("phase", "").split(",")):
+        name, at, seconds = order.split(":")
+        if int(at) == step:
+            send("phase", phase=name)
+            time.sleep(float(seconds))
+            send("phase", phase="train")
 
 
 def listen() -> None:
     """Says back the first line of the control pipe."""
     with os.fdopen(int(os.environ["FCN_CONTROL_FD"])) as control:
         send("metric", heard=json.loads(control.readline()))
+
+
+def train(steps: int) -> None:
+    collective = Collective() if "collective" in SETTINGS and SIZE > 1 else None
+    for step in range(1, steps + 1):
+        pass_phases(step)
+        send("enter", what="data", step=step)
+        inject.before(step)
+        leave_early(step)
+        time.sleep(number("step_s", 0))
+        send("enter", what="step", step=step)
+        if collective is not None:
+            collective.wait(step)
+        send("step", step=step, epoch=1, loss=1 / step, lr=0.1, samples=8, total_steps=steps)
 
 
 def main() -> None:
@@ -78,20 +137,22 @@ def main() -> None:
             signal.SIGTERM, signal.SIG_IGN if SETTINGS["term"] == "ignore" else lambda *_: os._exit(7)
         )
     if SETTINGS.get("children"):
-        bear_children()
+        inject.bear_children()
     text = SETTINGS.get("say", f"rank {RANK} begins\n").encode().decode("unicode_escape")
     os.write(1, text.encode("latin-1"))
     send("phase", phase="train")
     if SETTINGS.get("listen"):
         listen()
-    fault, _, where = SETTINGS.get("fault", "").partition("@")
-    for step in range(1, int(number("steps", 3)) + 1):
-        if where == f"{step}:{RANK}":
-            fail(fault)
-        time.sleep(number("step_s", 0))
+    try:
+        train(int(number("steps", 3)))
+    except Exception as error:
         send(
-            "step", step=step, epoch=1, loss=1 / step, lr=0.1, samples=8, total_steps=int(number("steps", 3))
+            "error",
+            type=type(error).__name__,
+            message=str(error),
+            traceback=f"{type(error).__name__}: {error}",
         )
+        raise
     send("phase", phase="done")
 
 

@@ -10,6 +10,7 @@ import click
 
 from launcher.cli.common import check, json_option, need_cluster, option, trainer_options
 from launcher.cluster import load_cluster
+from launcher.inject import DEFAULT_STEP, FAULTS, parse
 
 WORKER_COMMAND = ("-m", "fcn.worker", "train")
 
@@ -17,10 +18,21 @@ WORKER_COMMAND = ("-m", "fcn.worker", "train")
 @click.command()
 @trainer_options
 @click.option("--device-id", type=int, metavar="N", help="Train on this device of the first host alone.")
+@click.option(
+    "--inject",
+    "fault",
+    metavar="FAULT[@step][:rank]",
+    help=f"Rehearse a failure: {', '.join(FAULTS)}.  [default: before step {DEFAULT_STEP} of the last rank]",
+)
 @json_option
 @click.pass_obj
 def train(
-    settings: Any, config: Optional[str], overrides: Tuple[str, ...], device_id: Optional[int], as_json: bool
+    settings: Any,
+    config: Optional[str],
+    overrides: Tuple[str, ...],
+    device_id: Optional[int],
+    fault: Optional[str],
+    as_json: bool,
 ) -> None:
     """Train on every device of --cluster, as a new run.
 
@@ -33,6 +45,7 @@ def train(
     cluster = load_cluster(need_cluster(settings.cluster))
     if device_id is not None:
         cluster = cluster.only_device(device_id)
+    injection = None if fault is None else parse(fault, cluster)
     overrides += (f"train_dir={settings.runs}",) if settings.runs else ()
     arguments = [*option("--config", config), *option("--world-size", cluster.world_size)]
     answer = check("train", [*arguments, *option("--platform", cluster.chip.platform)], overrides)
@@ -40,4 +53,4 @@ def train(
         click.echo(line, err=True)
     root = Path(answer["config"]["train_dir"])
     run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
-    sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json)))
+    sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json), injection))

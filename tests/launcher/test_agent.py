@@ -110,21 +110,21 @@ def test_a_log_is_appended_to_and_keeps_every_byte(agent, tmp_path):
 
 @pytest.mark.parametrize(
     ("fault", "code", "number"),
-    [("exit", 3, None), ("kill", None, signal.SIGKILL), ("segv", None, signal.SIGSEGV)],
+    [("crash", 1, None), ("oom", None, signal.SIGKILL), ("segv", None, signal.SIGSEGV)],
 )
 def test_how_a_worker_ended_and_its_last_lines(agent, tmp_path, fault, code, number):
-    agent.start(tmp_path, light(0, f"fault={fault}@2:0", r"say=a\nlast\n"))
+    agent.start(tmp_path, light(0, r"say=a\n", FCN_INJECT=f"{fault}@2"))
     ended = agent.until("exit")
     assert (ended["code"], ended["signal"], ended["stopped"]) == (code, number, False)
-    assert ended["tail"] == ["a", "last"]
+    assert ended["tail"] == ["a", f"injected fault: {fault} before step 2"]
 
 
 def test_a_workers_own_error_comes_before_its_exit(agent, tmp_path):
-    agent.start(tmp_path, light(0, "fault=raise@1:0"))
+    agent.start(tmp_path, light(0, FCN_INJECT="raise@1"))
     events = agent.rest()
     kinds = [e["data"]["event"] if e["event"] == "status" else e["event"] for e in events]
     assert kinds.index("error") < kinds.index("exit")
-    assert agent.all("exit")[0]["tail"][-1] == "ValueError: rank 0 was told to fail"
+    assert agent.all("exit")[0]["tail"][-1] == "RuntimeError: this rank was told to fail (--inject raise)"
 
 
 def test_rubbish_on_the_status_pipe_does_no_harm(agent, tmp_path):
@@ -221,7 +221,7 @@ def test_who_had_ended_when_a_stop_came_was_not_stopped_by_it_and_its_last_words
 
 def test_the_children_of_a_crashed_worker_end_too(agent, tmp_path):
     inner = only_child(agent.process.pid)
-    agent.start(tmp_path, light(0, "fault=kill@1:0", "children=1"))
+    agent.start(tmp_path, light(0, FCN_INJECT="worker-grandchild@1"))
     agent.until("done")
     assert {process.pid for process in processes.tagged(agent.token)} <= {agent.process.pid, inner}
 
@@ -255,7 +255,7 @@ def test_it_sees_deaths_on_kernels_without_pidfd(agents, tmp_path):
     agents.append(AgentProcess(flags=(), PYTHONPATH=path))
     agent = agents[0]
     agent.until("hello")
-    agent.start(tmp_path, light(0, "fault=kill@2:0"), light(1, "steps=1"), light(2, *FOREVER, "children=1"))
+    agent.start(tmp_path, light(0, FCN_INJECT="oom@2"), light(1, "steps=1"), light(2, *FOREVER, "children=1"))
     agent.until("exit", name="rank-00", signal=signal.SIGKILL)
     agent.until_training(3)
     assert not any("pidfd" in target for target in open_files(only_child(agent.process.pid)))

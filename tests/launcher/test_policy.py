@@ -235,3 +235,16 @@ def test_the_sentence_says_who_where_why_and_where_to_read():
 
 def test_nothing_failed():
     assert first_failure([]) is None
+
+
+def test_a_rank_that_leaves_with_code_0_before_its_work_is_done_has_failed():
+    state, actions = after(Exited("rank-00", 0, "h1", 1, code=0, unfinished=True))
+    assert actions == [Action.STOP]
+    assert verdict(state).what == "exit code 0, before its work was done"
+
+
+def test_a_rank_that_answers_a_stop_with_code_0_has_not():
+    state, _ = after(
+        Signalled(signal.SIGINT), Exited("rank-00", 0, "h1", 1, code=0, stopped=True, unfinished=True)
+    )
+    assert not state.failures

@@ -15,6 +15,7 @@ from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing, only_c
 from launcher.agent import processes
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
+TOLD = "this rank was told to fail (--inject raise)"
 LONG_S = 60  # a grace that a test would notice
 
 
@@ -71,29 +72,27 @@ def test_a_run_to_its_end(start):
 
 
 def test_a_worker_that_raises_is_named_with_its_reason_and_its_last_lines(start):
-    launch = start(*FOREVER, "fault=raise@3:1", devices=3)
+    launch = start(*FOREVER, "inject=raise@3:1", devices=3)
     assert launch.finish() == 4
     (verdict,) = launch.all("verdict")
     log = launch.attempt / "rank-01.log"
-    assert verdict["text"] == (
-        "rank 1 (host here, device 1) failed first: ValueError: rank 1 was told to fail; log: " + str(log)
-    )
-    assert verdict["tail"][-1] == "ValueError: rank 1 was told to fail"
+    assert verdict["text"] == (f"rank 1 (host here, device 1) failed first: RuntimeError: {TOLD}; log: {log}")
+    assert verdict["tail"][-1] == f"RuntimeError: {TOLD}"
     assert "Traceback (most recent call last):" in verdict["tail"]  # from the log: it could still be written
     assert status(launch)["verdict"]["rank"] == 1
     stops = [e for e in journal(launch) if e["event"] == "decision"]
     assert [(e["action"], "rank 1" in e["reason"]) for e in stops] == [("wait", True), ("stop", True)]
 
 
-@pytest.mark.parametrize(("fault", "code"), [("exit", 4), ("kill", 5), ("segv", 5)])
+@pytest.mark.parametrize(("fault", "code"), [("crash", 4), ("oom", 5), ("segv", 5)])
 def test_exit_codes_and_signals_have_their_own_exit_codes(start, fault, code):
-    launch = start(*FOREVER, f"fault={fault}@2:0")
+    launch = start(*FOREVER, f"inject={fault}@2:0")
     assert launch.finish() == code
     assert status(launch)["verdict"]["rank"] == 0
 
 
 def test_what_does_not_end_in_the_grace_is_killed(start):
-    launch = start(*STUBBORN, "fault=exit@5:1", grace_s=0.2)
+    launch = start(*STUBBORN, "inject=crash@5:1", grace_s=0.2)
     launch.until_training(2)
     (token,) = launch.tokens()
     assert launch.finish() == 4
@@ -234,7 +233,7 @@ def test_the_launcher_sweeps_what_outlived_guard_and_agent(start):
 
 
 def test_the_failing_host_is_named(start):
-    launch = start(*FOREVER, "fault=kill@2:1", cluster=hosts())
+    launch = start(*FOREVER, "inject=oom@2:1", cluster=hosts())
     assert launch.finish() == 5
     text = launch.all("verdict")[0]["text"]
     assert text.startswith("rank 1 (host h2, device 0) failed first: killed by SIGKILL")
