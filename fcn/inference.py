@@ -20,6 +20,7 @@ from fcn.model import Normalise
 from fcn.network import inference_network, set_inference_weights
 from fcn.platform import Platform
 from fcn.status import Status
+from fcn.tiles import SIDE, tiles
 
 Size = Tuple[int, int]  # height and width, pixels
 Shape = Tuple[int, int, int]  # rows, height and width of the graph's input
@@ -187,15 +188,29 @@ class Inference:
                 yield samples, batch.shape
 
     def _predict(self, samples: Sequence[Sample], shape: Shape) -> List[Prediction]:
-        ids, probabilities = self._predictor(Tensor(fill(samples, shape, self._config.image_mean)))
-        all_ids = ids.asnumpy()
-        all_probabilities = probabilities.asnumpy() if self._with_probabilities else None
+        all_ids, all_probabilities = self._compute(fill(samples, shape, self._config.image_mean))
         predictions = []
         for row, sample in enumerate(samples):
             height, width = sample.image.shape[:2]
             part = None if all_probabilities is None else all_probabilities[row, :, :height, :width]
             predictions.append(Prediction(sample, all_ids[row, :height, :width], part))
         return predictions
+
+    def _compute(self, images: np.ndarray) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        """Ids of padded images and, where they are asked for, probabilities; of large ones in tiles."""
+        number, height, width = images.shape[:3]
+        all_ids = np.empty((number, height, width), np.uint8)
+        all_probabilities = None
+        if self._with_probabilities:
+            all_probabilities = np.empty((number, self._config.num_classes, height, width), np.float32)
+        for tile in tiles(height, width, padded(int(SIDE / max(1.0, *self._config.scales)))):
+            (down, across), (rows, columns), (own_rows, own_columns) = tile.seen, tile.kept, tile.kept_of_seen
+            ids, probabilities = self._predictor(Tensor(np.ascontiguousarray(images[:, down, across])))
+            all_ids[:, rows, columns] = ids.asnumpy()[:, own_rows, own_columns]
+            if all_probabilities is not None:
+                kept = probabilities.asnumpy()[:, :, own_rows, own_columns]
+                all_probabilities[:, :, rows, columns] = kept
+        return all_ids, all_probabilities
 
 
 def fill(samples: Sequence[Sample], shape: Shape, mean: Sequence[float]) -> np.ndarray:
