@@ -6,10 +6,9 @@ What was observed on the hosts comes in as `HostFacts`; the same input gives the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import environment, rank_table
-from launcher.chips import subset_problems
 from launcher.cluster import Cluster, Device, Host
 from launcher.errors import PreflightError
 
@@ -142,16 +141,17 @@ def make_plan(
     job: Job,
     facts: Mapping[str, HostFacts],
     attempt: int = 1,
-    excluded: FrozenSet[Tuple[str, int]] = frozenset(),
+    old_ports: Collection[int] = (),
 ) -> Plan:
     """Plans an attempt. A host without facts is planned without what only it could say, and a note says so.
 
-    facts: by host name. excluded: (host name, device id) that must not be used.
-    Raises PreflightError: a fixed port in use, no free port, an address that its host does not know, a rest
-    of devices that the chip does not allow. Raises UserError: the user set a limit that HCCL does not take.
+    cluster: of what the attempt is to use alone, as `selection.select` gives it. facts: by host name.
+    old_ports: where earlier attempts met.
+    Raises PreflightError: a fixed port in use, no free port, an address that its host does not know. Raises
+    UserError: the user set a limit that HCCL does not take.
     """
-    slots = _slots(cluster, facts, excluded)
-    meeting = _meeting(cluster, slots, facts, attempt)
+    slots = _slots(cluster, facts)
+    meeting = _meeting(cluster, slots, facts, old_ports)
     table = _rank_table(cluster, slots, facts) if cluster.chip.is_ascend and len(slots) > 1 else None
     first = slots[0].host.name
     shell = facts[first].environ if first in facts else {}
@@ -166,25 +166,17 @@ def make_plan(
         master_port=meeting.port,
         rank_table=table,
         processes=tuple(processes),
-        notes=tuple(_notes(cluster, slots, facts, meeting, excluded)),
+        notes=tuple(_notes(cluster, slots, facts, meeting)),
     )
 
 
-def _slots(
-    cluster: Cluster, facts: Mapping[str, HostFacts], excluded: FrozenSet[Tuple[str, int]]
-) -> List[Slot]:
+def _slots(cluster: Cluster, facts: Mapping[str, HostFacts]) -> List[Slot]:
     """Ranks host by host and device by device, so that a host's ranks follow each other."""
-    devices = {
-        host.name: [device for device in host.devices if (host.name, device.id) not in excluded]
-        for host in cluster.hosts
-    }
-    if excluded:
-        _check_rest(cluster, devices)
     slots: List[Slot] = []
     for host in _order(cluster):
-        visible = tuple(device.id for device in devices[host.name])
+        visible = tuple(device.id for device in host.devices)
         known = facts[host.name].device_ips if host.name in facts else {}
-        for local_rank, device in enumerate(devices[host.name]):
+        for local_rank, device in enumerate(host.devices):
             with_ip = Device(device.id, device.ip or known.get(device.id))
             slots.append(Slot(len(slots), local_rank, host, with_ip, visible))
     return slots
@@ -195,21 +187,8 @@ def _order(cluster: Cluster) -> Sequence[Host]:
     return sorted(cluster.hosts, key=lambda host: host.address) if cluster.chip.is_ascend else cluster.hosts
 
 
-def _check_rest(cluster: Cluster, devices: Mapping[str, Sequence[Device]]) -> None:
-    ids = [[device.id for device in devices[host.name]] or None for host in cluster.hosts]
-    if not any(ids):
-        raise PreflightError(f"{cluster.source}: every device is excluded; repair one or name other devices")
-    problems = [
-        f"{cluster.hosts[found.server].name}, without the excluded devices: {found.what}; "
-        f"expected {found.expected}; {found.remedy}"
-        for found in subset_problems(cluster.chip, ids)
-    ]
-    if problems:
-        raise PreflightError("\n".join(problems))
-
-
 def _meeting(
-    cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts], attempt: int
+    cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts], old_ports: Collection[int]
 ) -> Meeting:
     if len(slots) == 1:
         return Meeting("none")
@@ -226,7 +205,7 @@ def _meeting(
         if not free:
             raise PreflightError(f"{host.name}: no free TCP port was found; end programs that hold ports")
         # another one each time: a process of the last attempt may still hold or call the old one
-        port = port or free[(attempt - 1) % len(free)]
+        port = port or next((new for new in free if new not in old_ports), free[0])
     return Meeting(cluster.rendezvous, address, port)
 
 
@@ -291,13 +270,9 @@ def _worker(shared: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Process:
 
 
 def _notes(
-    cluster: Cluster,
-    slots: Sequence[Slot],
-    facts: Mapping[str, HostFacts],
-    meeting: Meeting,
-    excluded: FrozenSet[Tuple[str, int]],
+    cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts], meeting: Meeting
 ) -> List[str]:
-    notes = [f"device {device} of {host} is excluded" for host, device in sorted(excluded)]
+    notes = []
     order = [host.name for host in _order(cluster)]
     if order != [host.name for host in cluster.hosts]:
         notes.append(

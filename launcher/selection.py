@@ -86,5 +86,11 @@ def difference(before: Cluster, now: Cluster) -> str:
     return ", ".join(texts)
 
 
+def reserve_notes(cluster: Cluster) -> List[str]:
+    """Which devices of a cluster with spares an attempt does not use, as long as none has failed."""
+    used = set(_places(select(cluster)))
+    return [f"{place} is kept in reserve" for place in _places(cluster) if place not in used]
+
+
 def _places(cluster: Cluster) -> Iterable[Place]:
     return (Place(host.name, device.id) for host in cluster.hosts for device in host.devices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -12,6 +13,7 @@ from launcher.cli.common import need_cluster
 from launcher.cli.train import WORKER_COMMAND
 from launcher.cluster import Cluster, load_cluster
 from launcher.plan import HostFacts, Job, Plan, make_plan
+from launcher.selection import reserve_notes, select
 
 NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes
 
@@ -22,10 +24,12 @@ NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes
 @click.pass_obj
 def plan(settings: Any, out: Optional[str], as_json: bool) -> None:
     """Show the ranks, environments, commands and the rank table of a run on --cluster, and start nothing."""
-    cluster = load_cluster(need_cluster(settings.cluster))
+    whole = load_cluster(need_cluster(settings.cluster))
+    cluster = select(whole)
     folder = None if out is None else str(Path(out).resolve())
     job = Job("train", folder or NEW_RUN, WORKER_COMMAND, plan_dir=folder)
     planned = make_plan(cluster, job, observe(cluster))
+    planned = replace(planned, notes=(*planned.notes, *reserve_notes(whole)))
     if folder is not None:
         from launcher.plan_files import write_plan
 

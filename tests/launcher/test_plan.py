@@ -15,6 +15,7 @@ from launcher.environment import COLLECTIVE_MARGIN_S
 from launcher.errors import PreflightError
 from launcher.plan import HostFacts, Job, Plan, Process, make_plan
 from launcher.plan_files import render
+from launcher.selection import Place, select
 
 REFERENCES = Path(__file__).parents[3] / "shared" / "ascend" / "rank_tables"
 JOB = Job("train", "/runs/r1", ("-m", "fcn.worker", "train"))
@@ -182,7 +183,7 @@ def test_without_ascend_or_without_peers_there_is_no_table() -> None:
 
 
 def test_environment_of_a_cpu_worker() -> None:
-    plan = make_plan(cluster("cpu", 3), JOB, {"node1": CPU_FACTS}, attempt=2)
+    plan = make_plan(cluster("cpu", 3), JOB, {"node1": CPU_FACTS}, attempt=2, old_ports={20001})
     assert scheduler(plan) is None
     assert plan.processes[1].env == {
         "RANK_ID": "1",
@@ -206,7 +207,7 @@ def test_environment_of_a_cpu_worker() -> None:
 
 def test_environment_of_an_ascend_worker() -> None:
     made = cluster("ascend910", with_ips(1, 4, 5, 6, 7), with_ips(2, 0, 1, 2, 3), env={"HCCL_BUFFSIZE": 100})
-    plan = make_plan(made, JOB, {"node1": CPU_FACTS}, attempt=3)
+    plan = make_plan(made, JOB, {"node1": CPU_FACTS}, attempt=3, old_ports={20001, 20002})
     assert workers(plan)[5].env == {
         "RANK_ID": "5",
         "RANK_SIZE": "8",
@@ -329,7 +330,10 @@ def test_ipv6_workers_are_told_their_address() -> None:
 
 
 def test_each_attempt_takes_another_free_port() -> None:
-    ports = [make_plan(cluster("cpu", 2), JOB, {"node1": CPU_FACTS}, n).master_port for n in (1, 2, 3, 4)]
+    ports: List[Optional[int]] = []
+    for attempt in (1, 2, 3, 4):
+        plan = make_plan(cluster("cpu", 2), JOB, {"node1": CPU_FACTS}, attempt, ports)
+        ports.append(plan.master_port)
     assert ports == [20001, 20002, 20003, 20001]
 
 
@@ -357,21 +361,12 @@ def test_what_is_not_known_is_left_out_and_said() -> None:
 
 
 def test_excluded_devices_are_left_out() -> None:
-    made = cluster("ascend910b", with_ips(1, *range(8)), with_ips(2, 0))
-    plan = make_plan(made, JOB, {}, excluded=frozenset({("node1", 3), ("node2", 0)}))
+    made = cluster("ascend910b", with_ips(1, *range(8)), with_ips(2, 0), min_devices=2)
+    plan = make_plan(select(made, [Place("node1", 3), Place("node2", 0)]), JOB, {})
     assert plan.world_size == 7
     assert [process.device_id for process in workers(plan)] == [0, 1, 2, 4, 5, 6, 7]
     assert workers(plan)[0].env["ASCEND_RT_VISIBLE_DEVICES"] == "0,1,2,4,5,6,7"
     assert plan.rank_table and [s["server_id"] for s in plan.rank_table["server_list"]] == ["10.0.0.1"]
-    assert "device 3 of node1 is excluded" in plan.notes
-
-
-def test_a_rest_that_the_chip_does_not_allow_is_refused() -> None:
-    made = load_cluster("8xascend910.yaml")
-    with pytest.raises(PreflightError, match="node1, without the excluded devices: 7 devices.*1, 2, 4 or 8"):
-        make_plan(made, JOB, {}, excluded=frozenset({("node1", 3)}))
-    with pytest.raises(PreflightError, match="every device is excluded"):
-        make_plan(cluster("cpu", 1), JOB, {}, excluded=frozenset({("node1", 0)}))
 
 
 def test_facts_survive_json() -> None:
