@@ -31,7 +31,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# PyTorch is the peer of some.
 bench: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch
 	$(BIN)/python -m benchmarks
 
 clean:

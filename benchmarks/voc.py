@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -35,6 +36,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
+    for package in ("torch", "matplotlib"):
+        if find_spec(package) is None:
+            sys.exit(f"{package} is needed and is not installed: pip install {package}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.out or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
