@@ -34,8 +34,10 @@ def work(job: Job) -> int:
     with closing(_batches(job, global_batch, total)) as batches:
         for number in range(1, total + 1):
             begin = time.perf_counter()
+            status.enter("data", number)
             images, labels = next(batches)
             fed = time.perf_counter()
+            status.enter("step", number)
             steps.run(images, labels, rate=0.0)  # the arithmetic is the same, and nothing diverges
             times.append((fed - begin, time.perf_counter() - begin))
             status.send("bench", done=number, total=total)

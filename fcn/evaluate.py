@@ -48,7 +48,7 @@ class Evaluator:
     """
 
     def __init__(self, config: Config, device: Platform, world: World, status: Status) -> None:
-        self.config, self.world = config, world
+        self.config, self.world, self.status = config, world, status
         self.items = read_list(Path(config.data_root), Path(config.data_lst))
         self.sizes = [image_size(item.image_path) for item in self.items]
         self.inference = Inference(config, device, world, status)
@@ -59,6 +59,7 @@ class Evaluator:
         source: str,
         out: Optional[Path] = None,
         masks: Optional[Path] = None,
+        step: int = 0,
     ) -> Scores:
         """Mean IoU and its parts of a network with these parameters, all ranks together.
 
@@ -67,7 +68,9 @@ class Evaluator:
             source: where they come from, for the error where they do not fit.
             out: folder for `contact_sheet.png` (image, mask, prediction), which rank 0 writes.
             masks: folder for each image's predicted mask at its own size, as an indexed PNG.
+            step: after which step of a training.
         """
+        self.status.enter("eval", 0)
         self.inference.load(values, source)
         matrix = np.zeros((self.config.num_classes,) * 2, np.int64)
         sheet: List[List[np.ndarray]] = []
@@ -81,6 +84,7 @@ class Evaluator:
                 sheet.append([prediction.sample.image, truth, prediction.ids])
         if self.world.rank == 0 and out is not None:
             contact_sheet(sheet, out / "contact_sheet.png")
+        self.status.enter("gather", step)
         return scores(self.world.gather_sum(matrix))
 
     def _read(self, place: int) -> Sample:

@@ -10,11 +10,14 @@ import json
 import os
 import select
 import traceback
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 
 class Status:
     """The pipe to the agent, or nothing where there is none."""
+
+    _phase = "init"
 
     def __init__(self) -> None:
         text = os.environ.get("FCN_STATUS_FD")
@@ -34,10 +37,24 @@ class Status:
 
     def phase(self, name: str) -> None:
         """Report the phase that begins: init, data, compile, train, eval, save or done."""
+        self._phase = name
         self.send("phase", phase=name)
 
+    @contextmanager
+    def during(self, name: str) -> Iterator[None]:
+        """Report a phase that comes between, and the one before it again at its end."""
+        before = self._phase
+        self.phase(name)
+        yield  # an error leaves the phase as it was: that is where it came up
+        self.phase(before)
+
     def enter(self, what: str, step: int) -> None:
-        """Report what this rank is about to wait for: data, step, save or eval."""
+        """Report what this rank is about to do, so that one that stops shows where.
+
+        what: data, save or eval, which it does by itself (of eval, `step` counts images); or join, step or
+            gather, which no rank leaves before all have entered it. To the launcher a rank that has entered
+            one of these waits for the others: each collective has to be announced, and nothing else as one.
+        """
         self.send("enter", what=what, step=step)
 
     def error(self, error: BaseException) -> None:

@@ -76,16 +76,17 @@ class Trainer:
             for step in range(1, self.total_steps + 1):
                 with self._cache if step == 1 else nullcontext():  # which compiles
                     stop = self._one_step(step, batches)
+                if step == 1:
+                    self.status.phase("train")
                 last = step == self.total_steps
                 # Who was asked to leave has seconds left: save, and evaluate another time.
                 if self._evaluation_is_due(step) and (last or not stop):
-                    self._evaluate(step)
+                    with self.status.during("eval"):
+                        self._evaluate(step)
                 if last or stop or step % self.config.save_steps == 0:
                     self._save(step)
                 if stop and not last:
                     return PREEMPTED
-                if step == 1:
-                    self.status.phase("train")
         return 0
 
     def _one_step(self, step: int, batches: Iterator[Any]) -> bool:
@@ -145,8 +146,9 @@ class Trainer:
     def _evaluate(self, step: int) -> None:
         """Score the present weights on all ranks; rank 0 keeps the best."""
         assert self.evaluator is not None
-        self.status.enter("eval", step)
-        result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
+        self.status.enter("gather", step)
+        weights = self._weights_to_score()
+        result = self.evaluator.score(weights, f"the weights of step {step}", step=step)
         epoch, _ = self._place(step)
         if self.world.rank == 0:
             self.status.send(
@@ -178,6 +180,10 @@ class Trainer:
         """Rank 0 writes; the others go on and wait in the next step."""
         if self.world.rank != 0:
             return
+        with self.status.during("save"):
+            self._write(step, folder or self.folder, keep or self.config.keep_checkpoint_max)
+
+    def _write(self, step: int, folder: Path, keep: int) -> None:
         self.status.enter("save", step)
         epoch, step_in_epoch = self._place(step)
         state = self._state()
@@ -188,11 +194,11 @@ class Trainer:
                 f"not saved; lower base_lr, or set clip_norm; earlier checkpoints: {self.folder}"
             )
         path = checkpoint.save(
-            folder or self.folder,
+            folder,
             f"{self.config.model}-{epoch}_{step_in_epoch}",
             state,
             self._manifest(step, epoch),
-            keep or self.config.keep_checkpoint_max,
+            keep,
         )
         self.status.send("checkpoint", path=str(path), step=step)
 

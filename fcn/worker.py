@@ -63,6 +63,7 @@ def _run(args: argparse.Namespace, status: Status, stop: StopRequest) -> None:
     from fcn import distributed, platform  # MindSpore's import takes a second: bad usage is told before it
 
     device = platform.set_up()
+    status.enter("join", 0)
     world = distributed.join(device)
     print(f"rank {world.rank} of {world.size} on {device.name}", flush=True)
     if args.verb != "train":

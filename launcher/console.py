@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TextI
 STEP_LINE_EVERY_S = 1.0  # a quicker run does not print all its steps; metrics.jsonl has them all
 REFRESHES_PER_S = 4
 TAIL_PREFIX = "    "
+TOLD_BY_ITSELF = ("train", "save")  # phases, by the steps and the checkpoint that follow
 
 Event = Mapping[str, Any]
 
@@ -134,7 +135,8 @@ def _plan(event: Event) -> str:
 
 
 def _phase(event: Event) -> Optional[str]:
-    return f"phase: {event['phase']}" if event["rank"] == 0 else None
+    shown = event["rank"] == 0 and event["phase"] not in TOLD_BY_ITSELF
+    return f"phase: {event['phase']}" if shown else None
 
 
 def _step(event: Event) -> str:

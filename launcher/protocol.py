@@ -5,6 +5,8 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
     start    processes: [{name, rank, argv, env, log}, ...], log_dir, cwd, token
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
+    probe    answered by `probe`
+    stacks   first: whose stack matters most; the stacks of all processes go to their logs, then `stacks`
     stop     grace_s; SIGTERM to the process groups, after the grace SIGKILL to everything; 0 kills at once
 
 From the agent (`event`), on its stdout, whose end says that the host is clean:
@@ -14,6 +16,8 @@ From the agent (`event`), on its stdout, whose end says that the host is clean:
     status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD
     exit     name, rank, code or signal (the other is None), time_ns, stopped: whether a stop had reached it
              before, tail: last lines of its log unless the code is 0
+    probe    processes: {name: what launcher/agent/probe.py sees of it}, of those that have not ended
+    stacks   the stacks of all processes are in their logs, as far as they were to be had in time
     failed   message: the agent could not do what it was told; everything on the host is stopped
     done     left: ids of processes that SIGKILL did not end (blocked in the kernel)
 

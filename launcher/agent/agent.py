@@ -105,6 +105,24 @@ class Agent:
         for child in self._ranks(message["rank"]):
             child.send(message["message"])
 
+    def _op_probe(self, message: dict) -> None:
+        from launcher.agent import probe
+
+        found = probe.observe({child.name: child.process.pid for child in self._alive()})
+        self.outbox.put({"event": "probe", "processes": found})
+
+    def _op_stacks(self, message: dict) -> None:
+        from launcher.agent import stacks
+
+        alive = sorted(self._alive(), key=lambda child: child.name != message["first"])
+        known = [(processes.look(child.process.pid), child.log) for child in alive]
+        pid = stacks.start([stacks.Target(process, log) for process, log in known if process])
+        self.deaths.add(pid, partial(self._stacks_taken, pid))
+
+    def _stacks_taken(self, pid: int) -> None:
+        os.waitpid(pid, 0)
+        self.outbox.put({"event": "stacks"})
+
     def _op_stop(self, message: dict) -> None:
         self.deaths.check()  # who has ended by itself is not to be reported as stopped by us
         for child in self._alive():

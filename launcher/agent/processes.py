@@ -86,8 +86,8 @@ def tagged(token: str) -> list[Process]:
     return [process for process in result if process.state not in "ZX"]
 
 
-def kill(process: Process) -> None:
-    """SIGKILL, unless the id belongs to another process by now."""
+def send(process: Process, number: int) -> None:
+    """A signal, unless the id belongs to another process by now."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -99,9 +99,9 @@ def kill(process: Process) -> None:
         if now is None or now.start != process.start:
             return
         if handle < 0:
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, number)
         else:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
         pass
     finally:
@@ -117,7 +117,7 @@ def _kill_until_none(find) -> list[int]:  # type: ignore[no-untyped-def]
         if not alive or time.monotonic() > end:
             return [process.pid for process in alive]
         for process in alive:
-            kill(process)
+            send(process, signal.SIGKILL)
         time.sleep(KILL_ROUND_S)
 
 

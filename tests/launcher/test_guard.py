@@ -98,10 +98,10 @@ def test_a_process_that_got_a_dead_ones_id_is_not_killed():
     child = subprocess.Popen(["sleep", "600"])
     try:
         found = processes.look(child.pid)
-        processes.kill(found._replace(start=found.start - 1))
+        processes.send(found._replace(start=found.start - 1), signal.SIGKILL)
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.2)
-        processes.kill(found)
+        processes.send(found, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
     finally:
         child.kill()
