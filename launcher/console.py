@@ -123,7 +123,7 @@ def describe(event: Event) -> Optional[str]:
 
 
 def _attempt(event: Event) -> str:
-    return f"run {event['run']}"
+    return f"run {event['run']}" if event["attempt"] == 1 else f"attempt {event['attempt']}"
 
 
 def _plan(event: Event) -> str:
@@ -188,8 +188,16 @@ def _warning(event: Event) -> str:
     return f"warning: {event['text']}"
 
 
+def _retry(event: Event) -> str:
+    left = (
+        "1 restart is left" if event["restarts_left"] == 1 else f"{event['restarts_left']} restarts are left"
+    )
+    return f"restart in {event['after_s']:.1f} s: {event['reason']}; {left}"
+
+
 def _end(event: Event) -> str:
-    return f"{event['state']} (exit code {event['exit_code']})"
+    text = f"{event['state']} (exit code {event['exit_code']})"
+    return f"{text}: {event['reason']}" if event["reason"] else text
 
 
 _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
@@ -204,6 +212,7 @@ _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
     "decision": _decision,
     "verdict": _verdict,
     "warning": _warning,
+    "retry": _retry,
     "end": _end,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Optional
 
 
 class ExitCode(IntEnum):
@@ -32,6 +33,13 @@ class UserError(LaunchError):
 
 
 class PreflightError(LaunchError):
-    """The machines are not as the cluster file says, or not ready."""
+    """The machines are not as the cluster file says, or not ready.
+
+    host, device: whom this is held against, where it is one.
+    """
 
     exit_code = ExitCode.PREFLIGHT
+
+    def __init__(self, text: str, host: Optional[str] = None, device: Optional[int] = None) -> None:
+        super().__init__(text)
+        self.host, self.device = host, device

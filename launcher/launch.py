@@ -1,11 +1,21 @@
-"""One launch from plan to exit code: what `train` and `eval` do once they know what to run."""
+"""One launch from plan to exit code: what `train` and `eval` do once they know what to run.
+
+A launch is one attempt, and others where retry.py says so.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Mapping, Optional, Tuple
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, List, Mapping, Optional, Tuple, Union
 
-from launcher.errors import ExitCode, LaunchError
+from launcher import policy, retry
+from launcher.diagnosis import port_was_taken
+from launcher.errors import ExitCode, LaunchError, PreflightError
 from launcher.reporter import Reporter
+from launcher.retry import NO_RESTARTS, End, History, Limits, Outcome, Retry
+from launcher.selection import Place, Shortage, difference, reserve_notes, select
+from launcher.signals import Signals
 from launcher.supervisor import STATES, MakePlan, Supervisor
 
 if TYPE_CHECKING:
@@ -13,7 +23,7 @@ if TYPE_CHECKING:
     from launcher.console import Console
     from launcher.inject import Injection
     from launcher.plan import Plan
-    from launcher.run import Run
+    from launcher.run import Attempt, Run
 
 
 def launch(
@@ -23,65 +33,140 @@ def launch(
     verb: str,
     console: Console,
     injection: Optional[Injection] = None,
+    limits: Limits = NO_RESTARTS,
+    global_batch: Optional[int] = None,
 ) -> ExitCode:
-    """Runs `command` on every device of the cluster, as a new attempt of the run, and supervises it.
+    """Runs `command` on every device of the cluster but the spares, and supervises it.
 
-    command: argv of a worker after the interpreter. injection: a failure to be made on purpose. Raises
-    LaunchError where nothing was started; the run directory then says so too. SIGINT, SIGTERM, SIGHUP and
-    SIGUSR2 are answered while it runs. Closes the console.
+    command: argv of a worker after the interpreter. injection: a failure to be made on purpose.
+    limits: of the restarts after a failure of the infrastructure or a hang. global_batch: samples of a step,
+    which the devices of every attempt must be able to share evenly.
+    Raises LaunchError where nothing was started; the run directory then says so too. SIGINT, SIGTERM, SIGHUP
+    and SIGUSR2 are answered while it runs. Closes the console.
     """
     try:
-        return _launch(run, cluster, command, verb, console, injection)
+        reporter = Reporter(run, console)
+        return _Launch(run, cluster, command, verb, reporter, injection, limits, global_batch).run_attempts()
     finally:
         console.close()
 
 
-def _launch(
-    run: Run,
-    cluster: Cluster,
-    command: Tuple[str, ...],
-    verb: str,
-    console: Console,
-    injection: Optional[Injection],
-) -> ExitCode:
-    attempt = run.new_attempt()
-    reporter = Reporter(run, attempt, console)
+@dataclass
+class _Launch:
+    """The attempts of a run, one after the other."""
 
-    def planner() -> MakePlan:
+    run: Run
+    cluster: Cluster  # all of it: also what is in reserve or excluded
+    command: Tuple[str, ...]
+    verb: str
+    reporter: Reporter
+    injection: Optional[Injection]
+    limits: Limits
+    global_batch: Optional[int]
+    history: History = History()
+    ports: List[int] = field(default_factory=list)  # at which the ranks of earlier attempts met
+
+    def run_attempts(self) -> ExitCode:
+        from random import random
+
+        used = select(self.cluster)
+        with Signals() as signals:
+            while True:
+                outcome = self._attempt(used, signals)
+                self.history = retry.fold(self.history, self.reporter.emit("outcome", **outcome.fields()))
+                decision = retry.decide(self.limits, self.history, random())
+                following = decision if isinstance(decision, End) else self._wait(decision, used, signals)
+                if isinstance(following, End):
+                    return self._end(following)
+                used = following
+
+    @property
+    def _restarts_left(self) -> int:
+        return max(0, self.limits.max_restarts - self.history.spent)
+
+    def _attempt(self, used: Cluster, signals: Signals) -> Outcome:
+        attempt = self.run.new_attempt()
+        self.reporter.begin(
+            attempt.number,
+            run=str(self.run.path),
+            verb=self.verb,
+            hosts=[host.name for host in used.hosts],
+            restarts_left=self._restarts_left,
+        )
+        supervisor = Supervisor(attempt, used, self.reporter, self.injection)
+        try:
+            code = supervisor.supervise(lambda: self._planner(attempt, used), signals)
+        except LaunchError as error:
+            if self.history.attempts == 0:
+                self.reporter.emit("refused", text=str(error))
+                self._end(End(error.exit_code))
+                raise
+            self.reporter.warn(str(error))
+            culprit = None
+            if isinstance(error, PreflightError) and error.host is not None:
+                culprit = Place(error.host, error.device)
+            return Outcome(ExitCode.PREFLIGHT, culprit)
+        first = policy.verdict(supervisor.state)
+        process = None if first is None else supervisor.processes.get(first.name)
+        return Outcome(
+            exit_code=code,
+            culprit=retry.blame(first, None if process is None else process.device_id),
+            port_taken=first is not None and port_was_taken(first),
+            step=self.reporter.step,
+        )
+
+    def _planner(self, attempt: Attempt, used: Cluster) -> MakePlan:
         import jinja2  # noqa: F401  write_plan needs it; its import takes as long as the agents do
 
         from launcher.plan import HostFacts, Job, make_plan
         from launcher.plan_files import write_plan
         from launcher.preflight import require_ready
 
-        job = Job(verb=verb, run_dir=str(run.path), command=command)
+        job = Job(verb=self.verb, run_dir=str(self.run.path), command=self.command)
 
         def plan(facts: Mapping[str, dict]) -> Plan:
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}
-            require_ready(cluster, known)
-            made = make_plan(cluster, job, known, attempt.number)
-            if injection is not None:
-                made = injection.into(made)
+            require_ready(used, known)
+            made = make_plan(used, job, known, attempt.number, self.ports)
+            if self.injection is not None:
+                made = self.injection.into(made)
+            if made.master_port is not None:
+                self.ports.append(made.master_port)
             write_plan(made, attempt.plan_folder)
-            reporter.emit("plan", **_summary(made))
+            notes = [*made.notes, *(reserve_notes(self.cluster) if attempt.number == 1 else ())]
+            self.reporter.emit("plan", **{**_summary(made), "notes": notes})
             return made
 
         return plan
 
-    reporter.emit("attempt", run=str(run.path), verb=verb, hosts=[host.name for host in cluster.hosts])
-    try:
-        code = Supervisor(attempt, cluster, reporter, injection).supervise(planner)
-    except LaunchError as error:
-        reporter.emit("refused", text=str(error))
-        _end(reporter, error.exit_code)
-        raise
-    _end(reporter, code)
-    return code
+    def _wait(self, decision: Retry, used: Cluster, signals: Signals) -> Union[Cluster, End]:
+        """Until the next attempt: the devices for it, or why there is none."""
+        try:
+            following = select(self.cluster, self.history.excluded, self.global_batch)
+        except Shortage as shortage:
+            return End(decision.exit_code, f"{decision.reason}; {shortage}")
+        reason = ", ".join(filter(None, [decision.reason, difference(used, following)]))
+        excluded = sorted(map(str, self.history.excluded))
+        self.reporter.emit(
+            "retry",
+            after_s=decision.after_s,
+            reason=reason,
+            excluded=excluded,
+            restarts_left=self._restarts_left,
+        )
+        self.reporter.write_status()
+        for number in signals.wait(decision.after_s):
+            name = signal.Signals(number).name
+            if number in policy.PREEMPTING:
+                return End(ExitCode.PREEMPTED, f"{name}: preempted before the next attempt")
+            return End(ExitCode.STOPPED, f"{name}: stopped by the user before the next attempt")
+        return following
 
-
-def _end(reporter: Reporter, code: ExitCode) -> None:
-    reporter.emit("end", state=STATES.get(code, "failed"), exit_code=int(code))
-    reporter.write_status()
+    def _end(self, end: End) -> ExitCode:
+        state = STATES.get(end.exit_code, "failed")
+        self.reporter.emit("end", state=state, exit_code=int(end.exit_code), reason=end.reason)
+        self.reporter.write_status()
+        return end.exit_code
 
 
 def _summary(plan: Plan) -> dict:

@@ -11,6 +11,7 @@ from launcher.diagnosis import Failure, Kind, exit_code, first_failure, signal_t
 from launcher.errors import ExitCode
 
 SAVE_AND_LEAVE = signal.SIGUSR2
+PREEMPTING = (signal.SIGTERM, SAVE_AND_LEAVE)  # for the launcher; other signals stop the run
 PREEMPTED = int(ExitCode.PREEMPTED)  # what a worker exits with when it has saved and left
 
 
@@ -197,7 +198,7 @@ def _kill(state: State, reason: str) -> Result:
 
 def _signalled(state: State, number: int) -> Result:
     name = signal.Signals(number).name
-    if number in (signal.SIGTERM, SAVE_AND_LEAVE):
+    if number in PREEMPTING:
         if state.ending is not None:
             return state, ()
         state = replace(state, ending=Ending.PREEMPTED)

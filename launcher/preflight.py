@@ -7,7 +7,7 @@ What a host did not report is unknown, and is not held against it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from launcher.cluster import Cluster, Host
 from launcher.errors import PreflightError
@@ -16,14 +16,16 @@ from launcher.plan import HostFacts
 
 @dataclass(frozen=True)
 class Finding:
-    """`culprit`: the host, or the device on it. `what`: what is wrong. `remedy`: what to do."""
+    """`host`, or a `device` on it: the culprit. `what`: what is wrong. `remedy`: what to do."""
 
-    culprit: str
+    host: str
     what: str
     remedy: str
+    device: Optional[int] = None
 
     def __str__(self) -> str:
-        return f"{self.culprit}: {self.what}; {self.remedy}"
+        culprit = self.host if self.device is None else f"{self.host} device {self.device}"
+        return f"{culprit}: {self.what}; {self.remedy}"
 
 
 Check = Callable[[Cluster, Mapping[str, HostFacts]], Iterator[Finding]]
@@ -38,7 +40,7 @@ def require_ready(cluster: Cluster, facts: Mapping[str, HostFacts]) -> None:
     """Raises PreflightError with all findings, one a line."""
     findings = compare(cluster, facts)
     if findings:
-        raise PreflightError("\n".join(map(str, findings)))
+        raise PreflightError("\n".join(map(str, findings)), findings[0].host, findings[0].device)
 
 
 def _hosts_with_devices(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Tuple[Host, HostFacts]]:
@@ -69,9 +71,10 @@ def device_absent(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[
             if known.devices is not None and device.id not in known.devices:
                 present = ", ".join(map(str, known.devices)) or "none"
                 yield Finding(
-                    f"{host.name} device {device.id}",
+                    host.name,
                     f"is not there (no /dev/davinci{device.id}; there are: {present})",
                     f"correct the devices of {host.name} in {cluster.source}",
+                    device.id,
                 )
 
 
@@ -81,10 +84,11 @@ def device_ip_differs(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Itera
             reported = known.device_ips.get(device.id)
             if device.ip is not None and reported is not None and reported != device.ip:
                 yield Finding(
-                    f"{host.name} device {device.id}",
+                    host.name,
                     f"has the address {reported}, but {cluster.source} says {device.ip}",
                     "correct the file, or the card with `hccn_tool -i "
                     f"{device.id} -ip -s address {device.ip} netmask MASK`",
+                    device.id,
                 )
 
 

@@ -9,7 +9,7 @@ from launcher.status import Rate, Status
 
 if TYPE_CHECKING:
     from launcher.console import Console
-    from launcher.run import Attempt, Run
+    from launcher.run import Run
 
 # What is passed on of what workers say, and what it must have to be of use.
 WORKER_EVENTS: Dict[str, tuple] = {
@@ -27,18 +27,29 @@ FREQUENT_EVENTS = ("step", "eval", "bench")  # of rank 0 alone, and not for the 
 class Reporter:
     """Writes each event where it belongs. A full disk is said once, and does not end the training."""
 
-    def __init__(self, run: Run, attempt: Attempt, console: Console) -> None:
+    def __init__(self, run: Run, console: Console) -> None:
         self._run = run
-        self._attempt = attempt
         self._console = console
-        self._status = Status(attempt.number)
+        self._attempt = 0
+        self._status = Status()
         self._rate = Rate()
         self._status_is_old = True
         self._write_failed = False
 
-    def emit(self, event: str, **fields: Any) -> None:
-        """An event of the launcher itself."""
-        self._record(event, fields)
+    @property
+    def step(self) -> int:
+        """The furthest step that the attempt has reached or saved, 0 where none is known."""
+        return self._status.step
+
+    def begin(self, attempt: int, **fields: Any) -> None:
+        """The event `attempt`: the ones after it are of this attempt, whose number counts from 1."""
+        self._attempt = attempt
+        self._rate = Rate()
+        self.emit("attempt", **fields)
+
+    def emit(self, event: str, **fields: Any) -> Dict[str, Any]:
+        """An event of the launcher itself; returns what the journal has of it."""
+        return self._record(event, fields)
 
     def worker(self, message: Mapping[str, Any], host: str) -> bool:
         """An agent's `status` message; False where the worker said nothing that is known or whole."""
@@ -68,8 +79,8 @@ class Reporter:
         except OSError as error:
             self._complain(error)
 
-    def _record(self, event: str, fields: Mapping[str, Any]) -> None:
-        ours = {"event": event, "time_ns": time.time_ns(), "attempt": self._attempt.number}
+    def _record(self, event: str, fields: Mapping[str, Any]) -> Dict[str, Any]:
+        ours = {"event": event, "time_ns": time.time_ns(), "attempt": self._attempt}
         record = {**ours, **fields, **ours}  # ours come first in the line, and win
         self._status.fold(record)
         self._status_is_old = True
@@ -81,6 +92,7 @@ class Reporter:
         except OSError as error:
             self._complain(error)
         self._console.show(record)
+        return record
 
     def _complain(self, error: OSError) -> None:
         if not self._write_failed:

@@ -3,8 +3,9 @@
 fold(history, event) takes in how an attempt has ended, also from the journal of an earlier launcher;
 decide(limits, history, dice) says what follows. It works on the kind of failure:
 
-    not retried   done, stopped, preempted; usage (2), preflight (3), an error of the training code (4)
-    retried       the infrastructure (5), a hang (6), a host or device that is gone since an earlier attempt
+    not retried   done, stopped, preempted; usage (2), an error of the training code (4), and machines that
+                  are not ready (3) for the first attempt
+    retried       the infrastructure (5), a hang (6), machines that are no longer ready
     at once       another program took the port: a few times, at no cost
 """
 
@@ -87,10 +88,11 @@ class History:
 
 
 class Retry(NamedTuple):
-    """Start again after so many seconds."""
+    """Start again after so many seconds; where nothing is left to start on, end with this exit code."""
 
     after_s: float
     reason: str
+    exit_code: ExitCode
 
 
 class End(NamedTuple):
@@ -142,12 +144,12 @@ def decide(limits: Limits, history: History, dice: float) -> Union[Retry, End]:
     outcome = history.last
     assert outcome is not None
     code = outcome.exit_code
-    if code is ExitCode.PREFLIGHT and history.attempts > 1 and outcome.culprit is not None:
-        code = ExitCode.INFRASTRUCTURE  # it was ready once
+    if code is ExitCode.PREFLIGHT and history.attempts > 1:
+        code = ExitCode.INFRASTRUCTURE  # the machines were ready once
     if code not in (ExitCode.INFRASTRUCTURE, ExitCode.HANG) or limits.max_restarts == 0:
         return End(code)
     if history.is_free:
-        return Retry(0, "another program took the port at which the ranks were to meet")
+        return Retry(0, "another program took the port at which the ranks were to meet", code)
     if history.idle >= IDLE_ATTEMPTS:
         return End(
             ExitCode.NO_PROGRESS, f"{history.idle} attempts in a row got no further than {_step(history)}"
@@ -155,7 +157,7 @@ def decide(limits: Limits, history: History, dice: float) -> Union[Retry, End]:
     if history.spent > limits.max_restarts:
         return End(code, f"all {limits.max_restarts} restarts are used up")
     longest = min(limits.first_wait_s * 2 ** (history.spent - 1), LONGEST_WAIT_S)
-    return Retry(longest * (1 + dice) / 2, _reason(history, outcome))
+    return Retry(longest * (1 + dice) / 2, _reason(history, outcome), code)
 
 
 def _step(history: History) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from typing import Any, Dict, List
 
@@ -14,10 +15,11 @@ MAY_STAY_IGNORED = (signal.SIGHUP, signal.SIGINT)
 class Signals:
     """While this context is open, its `fd` is readable when a signal has come. Main thread only.
 
-    SIGHUP and SIGINT stay ignored where they were when this process began.
+    SIGHUP and SIGINT stay ignored where they were when this process began. `seen`: what was ever read.
     """
 
     def __enter__(self) -> Signals:
+        self.seen: List[int] = []
         self.fd, self._write = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write, False)
@@ -39,6 +41,15 @@ class Signals:
     def read(self) -> List[int]:
         """The signals that have come since, in order."""
         try:
-            return [number for number in os.read(self.fd, 64) if number in ANSWERED]
+            new = [number for number in os.read(self.fd, 64) if number in ANSWERED]
         except BlockingIOError:
-            return []
+            new = []
+        self.seen += new
+        return new
+
+    def wait(self, seconds: float) -> List[int]:
+        """Waits so long, or until there is a signal; all that were ever seen."""
+        if not self.seen:
+            select.select([self.fd], [], [], seconds)
+            self.read()
+        return self.seen

@@ -27,13 +27,15 @@ class Rate:
 
 
 class Status:
-    """status.json as a fold over the events of one launch."""
+    """status.json as a fold over the events of one launch. `step`: the furthest of the attempt."""
 
-    def __init__(self, attempt: int) -> None:
+    def __init__(self) -> None:
         self.state = "starting"
+        self.step = 0
         self.processes: Dict[str, Dict[str, Any]] = {}
         self._fields: Dict[str, Any] = {
-            "attempt": attempt,
+            "attempt": None,
+            "restarts_left": None,
             "launcher": _launcher(),
             "progress": None,
             "metric": None,
@@ -53,6 +55,11 @@ class Status:
     def as_dict(self) -> Dict[str, Any]:
         return {"state": self.state, **self._fields, "processes": self.processes}
 
+    def _fold_attempt(self, event: Mapping[str, Any]) -> None:
+        self.state, self.step, self.processes = "starting", 0, {}
+        keep = ("attempt", "restarts_left")
+        self._fields.update({key: event[key] for key in keep}, progress=None, verdict=None)
+
     def _fold_started(self, event: Mapping[str, Any]) -> None:
         self.state = "running"
         keep = ("rank", "host", "device", "pid")
@@ -66,18 +73,28 @@ class Status:
 
     def _fold_step(self, event: Mapping[str, Any]) -> None:
         self._fields["progress"] = _content(event)
+        self._reached(event)
 
     def _fold_metric(self, event: Mapping[str, Any]) -> None:
         self._fields["metric"] = _content(event)
 
     def _fold_checkpoint(self, event: Mapping[str, Any]) -> None:
         self._fields["checkpoint"] = _content(event)
+        self._reached(event)
+
+    def _reached(self, event: Mapping[str, Any]) -> None:
+        if isinstance(event.get("step"), int):  # who filled it in is a worker, perhaps of somebody else's
+            self.step = max(self.step, event["step"])
 
     def _fold_decision(self, event: Mapping[str, Any]) -> None:
         self.state = "stopping"
 
     def _fold_verdict(self, event: Mapping[str, Any]) -> None:
         self._fields["verdict"] = {key: value for key, value in _content(event).items() if key != "tail"}
+
+    def _fold_retry(self, event: Mapping[str, Any]) -> None:
+        self.state = "waiting"
+        self._fields["restarts_left"] = event["restarts_left"]
 
     def _fold_end(self, event: Mapping[str, Any]) -> None:
         self.state = event["state"]

@@ -16,7 +16,6 @@ from launcher.engines.sweep import sweep
 from launcher.errors import ExitCode, PreflightError
 from launcher.policy import Action
 from launcher.protocol import VERSION
-from launcher.signals import Signals
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from launcher.plan import Plan, Process
     from launcher.reporter import Reporter
     from launcher.run import Attempt
+    from launcher.signals import Signals
 
 STOP_MARGIN_S = 0.3  # for the agent's part of a stop, above the grace; then the lease is taken away
 KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to the host is given up
@@ -60,23 +60,23 @@ class Supervisor:
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
         self._named: Optional[Failure] = None  # what was said to have failed first
 
-    def supervise(self, planner: Callable[[], MakePlan]) -> ExitCode:
-        """Runs the attempt and returns the launcher's exit code.
+    def supervise(self, planner: Callable[[], MakePlan], signals: Signals) -> ExitCode:
+        """Runs the attempt and returns the launcher's exit code if there is no other.
 
         planner: gives the function that makes the plan out of each host's facts. It is called while agents
         start: its imports take as long as they do. A LaunchError of either means that nothing is started.
         Raises PreflightError where an agent can not be started or does not answer in time.
         """
-        with Signals() as signals:
-            self._selector.register(signals.fd, selectors.EVENT_READ, lambda: self._signalled(signals))
-            try:
-                self._start_agents()
-                self._make_plan = planner()
-                self._write_status()
-                while any(not link.ended for link in self.links.values()):
-                    self._wait()
-            finally:
-                self._clean_up()
+        self._selector.register(signals.fd, selectors.EVENT_READ, lambda: self._signalled(signals))
+        try:
+            self._start_agents()
+            self._make_plan = planner()
+            self._write_status()
+            while any(not link.ended for link in self.links.values()):
+                self._wait()
+        finally:
+            self._clean_up()
+            self._selector.close()
         self._name_first_failure()
         return policy.outcome(self.state)
 
@@ -130,7 +130,8 @@ class Supervisor:
         if message["protocol"] != VERSION:
             raise PreflightError(
                 f"host {link.host}: its fcn-launch speaks protocol {message['protocol']}, this one {VERSION};"
-                " install the same version on both"
+                " install the same version on both",
+                link.host,
             )
         link.facts = message["facts"]
         facts = {name: other.facts for name, other in self.links.items() if other.facts is not None}
@@ -261,7 +262,8 @@ class Supervisor:
                 f"host {link.host}: its agent did not answer within {self.cluster.timeouts.start_s:g} s"
                 f" ({link.said() or 'it said nothing'}); {link.by_hand}"
                 for link in silent
-            )
+            ),
+            silent[0].host,
         )
 
     def _clean_up(self) -> None:

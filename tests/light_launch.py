@@ -1,6 +1,7 @@
 """`light_launch.py CLUSTER RUNS_DIR SETTING...`: launches light workers; events as JSON lines on stdout.
 
-The setting `inject=FAULT[@step][:rank]` is the launcher's --inject, the others are the workers'.
+The settings `inject=FAULT[@step][:rank]` and `max_restarts=N` are the launcher's options of these names; the
+others are the workers'.
 """
 
 import sys
@@ -11,19 +12,23 @@ from launcher.console import make_console
 from launcher.errors import LaunchError
 from launcher.inject import parse
 from launcher.launch import launch
+from launcher.retry import Limits
 from launcher.run import Run
 
 WORKER = Path(__file__).with_name("light_worker.py")
+OURS = ("inject=", "max_restarts=")
+FIRST_WAIT_S = 0.05
 
 
 def main(cluster_file: str, runs_dir: str, *settings: str) -> int:
     cluster = load_cluster(cluster_file)
-    faults = [setting.partition("=")[2] for setting in settings if setting.startswith("inject=")]
-    command = (str(WORKER), *(setting for setting in settings if not setting.startswith("inject=")))
+    ours = dict(setting.split("=", 1) for setting in settings if setting.startswith(OURS))
+    command = (str(WORKER), *(setting for setting in settings if not setting.startswith(OURS)))
+    limits = Limits(int(ours.get("max_restarts", "0")), FIRST_WAIT_S)
     try:
-        injection = parse(faults[0], cluster) if faults else None
+        injection = parse(ours["inject"], cluster) if "inject" in ours else None
         run = Run.create(Path(runs_dir), cluster, "train", sys.argv)
-        return launch(run, cluster, command, "train", make_console(as_json=True), injection)
+        return launch(run, cluster, command, "train", make_console(as_json=True), injection, limits)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,6 +11,7 @@ import click
 from launcher.cli.common import check, json_option, need_cluster, option, trainer_options
 from launcher.cluster import load_cluster
 from launcher.inject import DEFAULT_STEP, FAULTS, parse
+from launcher.retry import Limits
 
 WORKER_COMMAND = ("-m", "fcn.worker", "train")
 
@@ -18,6 +19,14 @@ WORKER_COMMAND = ("-m", "fcn.worker", "train")
 @click.command()
 @trainer_options
 @click.option("--device-id", type=int, metavar="N", help="Train on this device of the first host alone.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Restarts after a failure of the infrastructure or a hang, until an attempt goes well; 0: none.",
+)
 @click.option(
     "--inject",
     "fault",
@@ -31,6 +40,7 @@ def train(
     config: Optional[str],
     overrides: Tuple[str, ...],
     device_id: Optional[int],
+    max_restarts: int,
     fault: Optional[str],
     as_json: bool,
 ) -> None:
@@ -53,4 +63,6 @@ def train(
         click.echo(line, err=True)
     root = Path(answer["config"]["train_dir"])
     run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
-    sys.exit(launch(run, cluster, WORKER_COMMAND, "train", make_console(as_json), injection))
+    limits, global_batch = Limits(max_restarts), answer["config"]["global_batch"]
+    console = make_console(as_json)
+    sys.exit(launch(run, cluster, WORKER_COMMAND, "train", console, injection, limits, global_batch))

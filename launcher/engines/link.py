@@ -40,7 +40,8 @@ class AgentLink:
         except OSError as error:
             raise PreflightError(
                 f"host {host}: its agent can not be started: {error.strerror}: {error.filename};"
-                f" the command was: {shlex.join(argv)}"
+                f" the command was: {shlex.join(argv)}",
+                host,
             ) from None
         assert self.process.stdin is not None and self.process.stdout is not None
         self.inbox = Inbox(self.process.stdout.fileno())

@@ -192,7 +192,7 @@ def test_checkpoints_are_listed_newest_first_and_only_whole_ones(tmp_path):
 def test_whether_a_run_is_running(tmp_path):
     run = create(tmp_path)
     assert run.is_running() is False
-    status = Status(1).as_dict()
+    status = Status().as_dict()
     run.write_status(status)
     assert run.is_running() is True
     run.write_status({**status, "exit_code": 0})
