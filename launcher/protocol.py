@@ -3,6 +3,7 @@
 To the agent (`op`), on its stdin, whose end is the end of the lease:
 
     start    processes: [{name, rank, argv, env, log}, ...], log_dir, cwd, token
+    ping     id; answered by `pong`
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
     probe    answered by `probe`
@@ -12,10 +13,12 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
 From the agent (`event`), on its stdout, whose end says that the host is clean:
 
     hello    protocol, facts: see launcher/agent/observe.py
+    pong     id, time_ns; at most every HEALTH_S seconds health: see launcher/agent/health.py
     started  name, rank, pid
     status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD
     exit     name, rank, code or signal (the other is None), time_ns, stopped: whether a stop had reached it
-             before, tail: last lines of its log unless the code is 0
+             before, out_of_memory: whether the kernel did it for that reason, None where unknown, tail: last
+             lines of its log unless the code is 0
     probe    processes: {name: what launcher/agent/probe.py sees of it}, of those that have not ended
     stacks   the stacks of all processes are in their logs, as far as they were to be had in time
     failed   message: the agent could not do what it was told; everything on the host is stopped
@@ -30,7 +33,13 @@ import json
 import os
 import selectors
 
-VERSION = 1  # an agent of another version of fcn-launch is refused by name
+VERSION = 2  # an agent of another version of fcn-launch is refused by name
+PING_S = 2.0
+HEALTH_S = 10.0
+# Where a network lies between them, the one that hears nothing for so long counts the other as lost. Thus a
+# host that is cut off has killed its processes soon after it was given up, and before they run elsewhere.
+SILENCE_S = 8.0
+LEASE_S = 10.0
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 16 << 20  # more without a newline is not a message
 MAX_PENDING_BYTES = 8 << 20  # above it what may be lost (progress) is dropped: a stuck reader costs no memory

@@ -1,4 +1,5 @@
-"""`python -m launcher.agent [--port N] [--devices 0,1,...]` serves a supervisor on its stdin and stdout.
+"""`python -m launcher.agent [--port N] [--devices 0,1,...] [--lease S]` serves a supervisor on its stdin and
+stdout; with --lease also silence of S seconds ends everything.
 
 `python -m launcher.agent --sweep TOKEN` ends what is left of a run on this host.
 """
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
         options["port"] = int(given["--port"])
     if "--devices" in given:
         options["devices"] = tuple(int(device) for device in given["--devices"].split(","))
-    return guard.main(options)
+    return guard.main(options, float(given["--lease"]) if "--lease" in given else None)
 
 
 sys.exit(main(sys.argv[1:]))

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import time
+from collections import deque
 from functools import partial
 
 from launcher import logfile
 from launcher.agent import observe, processes
+from launcher.agent.health import Health, MemoryKills
 from launcher.agent.watch import DeathWatch
-from launcher.protocol import VERSION, Inbox, Outbox
+from launcher.protocol import HEALTH_S, VERSION, Inbox, Outbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.agent.spawn import Child
 
 TAIL_LINES = 20
+OLDEST_S = 60.0  # a worker's own time of its error is believed if it is not older
 
 
-def serve(guard_life: int, options: dict) -> None:
+def serve(guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
     """Serves the supervisor on stdin and stdout until every process has ended.
 
-    guard_life: a pipe that ends when the guard does. options: keyword arguments of `observe.facts`.
+    guard_life: a pipe that ends when the guard does. guard_ear: a pipe to the guard, a byte for every time
+    that the lease is renewed. lease_s: for how long silence is borne; None: for ever. options: keyword
+    arguments of `observe.facts`.
     """
     processes.become_subreaper()  # an orphan is then still below us, where a stop finds it
-    Agent(guard_life).run(options)
+    os.set_blocking(guard_ear, False)
+    Agent(guard_life, guard_ear, lease_s).run(options)
 
 
 class Agent:
     """One host's part of one attempt."""
 
-    def __init__(self, guard_life: int) -> None:
+    def __init__(self, guard_life: int, guard_ear: int, lease_s: float | None) -> None:
+        self.guard_ear = guard_ear
+        self.lease_s = lease_s
+        self.lease_end: float | None = None  # monotonic
+        self.health = Health()
+        self.health_time = 0.0  # monotonic, of the last look
+        self.memory_kills = MemoryKills()
+        self.waiting: deque[dict] = deque()  # plans of processes to start
+        self.where = {"log_dir": "", "cwd": "", "token": ""}
+        self.woken_ns = 0  # when the last wait ended
+        self.saw_death = False  # since then
         self.selector = selectors.DefaultSelector()
         self.inbox = Inbox(0)
         self.outbox = Outbox(1)
@@ -49,6 +66,7 @@ class Agent:
             self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**options)})
             import launcher.agent.spawn  # noqa: F401  here, as the supervisor plans meanwhile
 
+            self._renew_lease()
             while not self.finished:
                 self._wait()
         except Exception as error:
@@ -56,46 +74,78 @@ class Agent:
             raise
         finally:
             self.left = self.left or processes.kill_descendants()
+            self.woken_ns = time.time_ns()
             self.deaths.check()
             self.outbox.put({"event": "done", "left": self.left})
             self.outbox.drain()
 
     def _wait(self) -> None:
-        timeout = None if self.grace_end is None else max(0.0, self.grace_end - time.monotonic())
-        for key, _ in self.selector.select(timeout):
+        ready = self.selector.select(0 if self.waiting else self._until_next_end())
+        self.woken_ns, self.saw_death = time.time_ns(), False
+        for key, _ in ready:
             if self.selector.get_map().get(key.fd) is key:  # not so where an earlier callback has closed it
                 key.data()
-        if self.grace_end is not None and time.monotonic() >= self.grace_end:
+        if self.waiting:
+            self._start_next()
+        if self._until_next_end() == 0:
             self._kill()
         self.outbox.watch(self.selector)
+
+    def _until_next_end(self) -> float | None:
+        """Seconds until the grace or the lease is over; None where neither ends."""
+        ends = [end for end in (self.grace_end, self.lease_end) if end is not None]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _renew_lease(self) -> None:
+        if self.lease_s is None:
+            return
+        self.lease_end = time.monotonic() + self.lease_s
+        with contextlib.suppress(OSError):  # a full pipe: the guard is stopped, or has ended
+            os.write(self.guard_ear, b".")
 
     # --- the supervisor's wishes
 
     def _listen(self) -> None:
         for message in self.inbox.read():
             getattr(self, "_op_" + message["op"])(message)
+        self._renew_lease()
         if self.inbox.eof:
             self._kill()  # the lease is lost: no grace, as nobody is left who would see to the end of it
 
     def _unguarded(self) -> None:
         self._fail("the guard of its agent was killed")
 
+    def _op_ping(self, message: dict) -> None:
+        answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}
+        if time.monotonic() - self.health_time >= HEALTH_S and self.where["cwd"]:
+            self.health_time = time.monotonic()
+            answer["health"] = self.health.look(self.where["cwd"])
+        self.outbox.put(answer)
+
     def _op_start(self, message: dict) -> None:
+        self.where = {key: message[key] for key in self.where}
+        try:
+            os.makedirs(self.where["log_dir"], exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            self._fail(f"the log folder can not be made: {error}")
+        else:
+            self.waiting.extend(message["processes"])
+        self._finish_if_idle()
+
+    def _start_next(self) -> None:
+        """Starts one process; between two of many the supervisor is heard and answered."""
         from launcher.agent.spawn import spawn
 
-        name = "the log folder"
+        plan = self.waiting.popleft()
         try:
-            os.makedirs(message["log_dir"], exist_ok=True)  # noqa: PTH103
-            for plan in message["processes"]:
-                name = plan["name"]
-                child = spawn(plan, message["log_dir"], message["cwd"], message["token"])
-                self.children[child.name] = child
-                self.selector.register(child.status.fd, selectors.EVENT_READ, partial(self._status, child))
-                self.deaths.add(child.process.pid, partial(self._ended, child))
-                self._tell("started", child, pid=child.process.pid)
+            child = spawn(plan, **self.where)
         except OSError as error:
-            self._fail(f"{name} does not start: {error}")
-        self._finish_if_idle()
+            self._fail(f"{plan['name']} does not start: {error}")
+            return
+        self.children[child.name] = child
+        self.selector.register(child.status.fd, selectors.EVENT_READ, partial(self._status, child))
+        self.deaths.add(child.process.pid, partial(self._ended, child))
+        self._tell("started", child, pid=child.process.pid)
 
     def _op_signal(self, message: dict) -> None:
         for child in self._ranks(message["rank"]):
@@ -124,6 +174,7 @@ class Agent:
         self.outbox.put({"event": "stacks"})
 
     def _op_stop(self, message: dict) -> None:
+        self.waiting.clear()
         self.deaths.check()  # who has ended by itself is not to be reported as stopped by us
         for child in self._alive():
             child.stopped = True
@@ -136,39 +187,52 @@ class Agent:
     # --- what becomes of the processes
 
     def _status(self, child: Child) -> None:
-        for data in child.status.read():
-            self._forward(child, data)
+        self._forward(child, child.status.read())
         if child.status.eof:
             self.selector.unregister(child.status.fd)
 
-    def _forward(self, child: Child, data: dict) -> None:
-        may_drop = data.get("event") in ("enter", "step")
-        self._tell("status", child, may_drop, time_ns=time.time_ns(), data=data)
+    def _forward(self, child: Child, heard: list[dict]) -> None:
+        for position, data in enumerate(heard):
+            may_drop = data.get("event") in ("enter", "step")
+            time_ns = self._time_of(data, came_alone=position == 0)
+            self._tell("status", child, may_drop, time_ns=time_ns, data=data)
+
+    def _time_of(self, data: dict, came_alone: bool) -> int:
+        """When a worker said this, by itself where it tells: it may be long before we wake on a busy machine.
+
+        A death has no time of its own, but the kernel keeps the order of what wakes us: what came after a
+        death must not get a time before it. Of what lay in a pipe behind an older line no order is known.
+        """
+        own = data.get("time_ns")
+        if not isinstance(own, int) or (self.saw_death and came_alone):
+            return self.woken_ns
+        return own if 0 <= self.woken_ns - own < OLDEST_S * 1e9 else self.woken_ns
 
     def _ended(self, child: Child) -> None:
         """The main process has ended and is not reaped: its id still names its group and nobody else's."""
-        time_ns = time.time_ns()
         os.killpg(child.process.pid, signal.SIGKILL)  # what the group holds without its leader is of no use
         code = child.process.wait()
-        for data in child.status.drain():
-            self._forward(child, data)
+        self._forward(child, child.status.drain())
         if child.status.fd in self.selector.get_map():
             self.selector.unregister(child.status.fd)
         child.close()
-        child.ended = True
+        child.ended = self.saw_death = True
+        by_the_kernel = code == -signal.SIGKILL and not child.stopped
         self._tell(
             "exit",
             child,
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            time_ns=time_ns,
+            time_ns=self.woken_ns,
             stopped=child.stopped,
+            out_of_memory=self.memory_kills.explain_one() if by_the_kernel else None,
             tail=logfile.tail(child.log, TAIL_LINES) if code else [],
         )
         self._finish_if_idle()
 
     def _kill(self) -> None:
-        self.grace_end = None
+        self.waiting.clear()
+        self.grace_end = self.lease_end = None
         self.deaths.check()
         for child in self._alive():
             child.stopped = True
@@ -180,7 +244,7 @@ class Agent:
         self._kill()
 
     def _finish_if_idle(self) -> None:
-        self.finished = self.finished or not self._alive()
+        self.finished = self.finished or not (self.waiting or self._alive())
 
     def _tell(self, event: str, child: Child, may_drop: bool = False, **more: object) -> None:
         self.outbox.put({"event": event, "name": child.name, "rank": child.rank, **more}, may_drop)

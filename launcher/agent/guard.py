@@ -1,7 +1,8 @@
 """The guard: parent of the agent and of every orphan below it. It waits for one thing, and then kills.
 
-It shares the lease with the agent: both watch stdin, so that a stopped or stuck agent loses it too. And each
-of the two watches the other through a pipe that only the other holds open: no single death goes unnoticed.
+It shares the lease with the agent: both watch stdin, so that a stopped or stuck agent loses it too; where the
+lease also ends by silence, it listens for the agent's word that somebody was heard. And each of the two
+watches the other through a pipe that only the other holds open: no single death goes unnoticed.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import select
 from launcher.agent import processes
 
 
-def main(options: dict) -> int:
+def main(options: dict, lease_s: float | None = None) -> int:
     """Runs the agent; returns its exit code when it has ended and everything below it too.
 
-    options: keyword arguments of `observe.facts`.
+    options: keyword arguments of `observe.facts`. lease_s: silence of the supervisor that ends the lease.
     """
     processes.become_subreaper()
     guard_life, guard_held = os.pipe()
@@ -24,24 +25,25 @@ def main(options: dict) -> int:
     if agent == 0:
         os.close(guard_held)
         os.close(agent_life)
-        _agent(guard_life, options)
+        _agent(guard_life, agent_held, lease_s, options)
     os.close(guard_life)
     os.close(agent_held)
 
     poll = select.poll()
     poll.register(0, select.POLLRDHUP)  # the end of a socket; the end of a pipe is reported unasked
-    poll.register(agent_life, 0)
-    poll.poll()
+    poll.register(agent_life, select.POLLIN)
+    while poll.poll(None if lease_s is None else lease_s * 1000) == [(agent_life, select.POLLIN)]:
+        os.read(agent_life, 4096)
     processes.kill_descendants()
     return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
 
 
-def _agent(guard_life: int, options: dict) -> None:
+def _agent(guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
     code = 1
     try:
         from launcher.agent import agent  # after the fork: the guard needs none of it
 
-        agent.serve(guard_life, options)
+        agent.serve(guard_life, guard_ear, lease_s, options)
         code = 0
     except BaseException:
         import traceback

@@ -114,10 +114,10 @@ class Lines:
 class AgentProcess(Lines):
     """A guard and its agent, with this test as the supervisor."""
 
-    def __init__(self, *arguments: str, flags: tuple = ("-S",), **env: str) -> None:
-        """flags: -S proves that an agent needs nothing but the standard library."""
+    def __init__(self, *arguments: str, flags: tuple = ("-S",), before: Sequence[str] = (), **env: str):
+        """flags: -S proves that an agent needs nothing but the standard library. before: words in front."""
         self.token = os.urandom(8).hex()
-        argv = [sys.executable, *flags, "-m", "launcher.agent", *arguments]
+        argv = [*before, sys.executable, *flags, "-m", "launcher.agent", *arguments]
         process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,

@@ -1,0 +1,113 @@
+"""What a host says of itself while its processes run: load, memory, disk, and kills for lack of memory.
+
+What can not be known is None.
+"""
+
+from __future__ import annotations
+
+import os
+
+MB = 1_000_000
+KILLS = "oom_kill"  # how /proc/vmstat and both versions of cgroups name their count
+
+
+class Health:
+    """The state of this host, look by look."""
+
+    def __init__(self) -> None:
+        self._ticks = _cpu_ticks()
+
+    def look(self, folder: str | None) -> dict:
+        """cpu: busy share of all processors since the last look, 0 to 1; MB of memory, and of the folder's disk.
+
+        memory_free_mb is what programs could still get, caches given up.
+        """
+        before, self._ticks = self._ticks, _cpu_ticks()
+        busy, total = (now - then for now, then in zip(self._ticks, before))
+        memory = _fields("/proc/meminfo")
+        free, size = _disk_mb(folder)
+        return {
+            "cpu": round(busy / total, 3) if total > 0 else None,
+            "memory_free_mb": _mb(memory.get("MemAvailable:")),
+            "memory_mb": _mb(memory.get("MemTotal:")),
+            "disk_free_mb": free,
+            "disk_mb": size,
+        }
+
+
+class MemoryKills:
+    """How often the kernel has killed for lack of memory: in our cgroup where that is counted, else anywhere.
+
+    The count is raised before the signal is sent (mm/oom_kill.c), so that a dead process has been counted.
+    """
+
+    def __init__(self) -> None:
+        found = (path for path in (*_cgroup_files(), "/proc/vmstat") if KILLS in _fields(path))
+        self._path = next(found, None)
+        self._explained = self._count()
+
+    def explain_one(self) -> bool | None:
+        """Whether there was a kill that explains a death by SIGKILL; each explains one. None: not known."""
+        count = self._count()
+        if count is None or self._explained is None:
+            return None
+        if count <= self._explained:
+            return False
+        self._explained += 1
+        return True
+
+    def _count(self) -> int | None:
+        return None if self._path is None else _fields(self._path).get(KILLS)
+
+
+def _cgroup_files() -> list[str]:
+    """Where our cgroup counts, in version 2 and 1; inside a container its own folder is the root."""
+    try:
+        with open("/proc/self/cgroup") as file:  # noqa: PTH123
+            entries = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return []
+    files = []
+    for _, controllers, path in entries:
+        for place in (path.rstrip("/"), ""):
+            if not controllers:
+                files.append(f"/sys/fs/cgroup{place}/memory.events")
+            elif "memory" in controllers.split(","):
+                files.append(f"/sys/fs/cgroup/memory{place}/memory.oom_control")
+    return files
+
+
+def _fields(path: str) -> dict[str, int]:
+    """A file of lines `name number ...`; empty where there is none."""
+    try:
+        with open(path) as file:  # noqa: PTH123
+            words = [line.split() for line in file]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
+
+
+def _mb(kilobytes: int | None) -> int | None:
+    return None if kilobytes is None else kilobytes * 1024 // MB
+
+
+def _disk_mb(folder: str | None) -> tuple[int | None, int | None]:
+    """Free, as far as this user may fill it, and in all."""
+    try:
+        disk = os.statvfs(folder) if folder is not None else None
+    except OSError:
+        disk = None
+    if disk is None:
+        return None, None
+    return disk.f_bavail * disk.f_frsize // MB, disk.f_blocks * disk.f_frsize // MB
+
+
+def _cpu_ticks() -> tuple[int, int]:
+    """Busy and all clock ticks since the system started; both 0 where they are not told."""
+    try:
+        with open("/proc/stat") as file:  # noqa: PTH123
+            # user nice system idle iowait irq softirq steal; guest times are part of user and nice
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks) - sum(ticks[3:5]), sum(ticks)

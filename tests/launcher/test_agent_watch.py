@@ -1,0 +1,167 @@
+"""What the agent sees of its host and of its workers' ends: times, pings, health, kills for lack of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching import FOREVER, AgentProcess, closing, light, only_child, until_gone, wait_dead
+
+from launcher.agent import processes
+
+
+@pytest.fixture
+def agents():
+    with closing() as made:
+        yield made
+
+
+@pytest.fixture
+def agent(agents):
+    agents.append(AgentProcess())
+    agents[0].until("hello")
+    return agents[0]
+
+
+def python(rank, code):
+    return {**light(rank), "argv": [sys.executable, "-S", "-c", code]}
+
+
+def test_an_error_has_the_workers_own_time_however_late_the_agent_wakes(agent, tmp_path):
+    """Rank 1's pipe is readable first, but its error came last."""
+    agent.start(tmp_path, light(0, *FOREVER), light(1, *FOREVER))
+    agent.until_training(2)
+    inner = only_child(agent.process.pid)
+    os.kill(inner, signal.SIGSTOP)
+    pids = {e["rank"]: e["pid"] for e in agent.all("started")}
+    for rank, event in ((1, "note"), (0, "error"), (1, "error")):
+        tell(pids[rank], {"event": event, "time_ns": time.time_ns()})
+    tell(pids[0], {"event": "error", "time_ns": time.time_ns() + 10**12})  # not a time to believe
+    os.kill(inner, signal.SIGCONT)
+    heard = told_errors(agent)
+    errors = [next(heard) for _ in range(3)]
+    first = min(errors, key=lambda e: e["time_ns"])
+    assert (first["rank"], first["time_ns"]) == (0, first["data"]["time_ns"])
+    assert max(e["time_ns"] for e in errors) <= time.time_ns()
+
+
+def told_errors(agent):
+    return (e for e in iter(agent.next, None) if e["event"] == "status" and e["data"]["event"] == "error")
+
+
+def tell(pid, data):
+    """Writes into a worker's status pipe as itself."""
+    (pipe,) = [
+        entry.partition(b"=")[2].decode()
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if entry.startswith(b"FCN_STATUS_FD=")
+    ]
+    with Path(f"/proc/{pid}/fd/{pipe}").open("wb", buffering=0) as file:
+        file.write(json.dumps(data).encode() + b"\n")
+
+
+def test_an_error_that_follows_a_death_is_not_told_with_an_earlier_time(agent, tmp_path):
+    agent.start(tmp_path, python(0, QUIET), python(1, QUIET))
+    while len(agent.all("status")) < 2:
+        agent.next()
+    pids = {e["rank"]: e["pid"] for e in agent.all("started")}
+    inner = only_child(agent.process.pid)
+    os.kill(inner, signal.SIGSTOP)
+    dying = processes.look(pids[1])
+    os.kill(dying.pid, signal.SIGKILL)
+    wait_dead(dying)
+    tell(pids[0], {"event": "error", "time_ns": time.time_ns()})
+    os.kill(inner, signal.SIGCONT)
+    error = agent.until("status", rank=0)
+    assert error["time_ns"] >= agent.all("exit")[0]["time_ns"]
+
+
+QUIET = (
+    "import os, time; os.write(int(os.environ['FCN_STATUS_FD']), b'{\"event\": \"x\"}\\n'); time.sleep(600)"
+)
+
+
+def test_a_ping_is_answered_with_the_hosts_time_and_now_and_then_with_its_health(agent, tmp_path):
+    before = time.time_ns()
+    agent.send("ping", id=1)
+    first = agent.until("pong")
+    assert before <= first["time_ns"] <= time.time_ns()
+    assert "health" not in first  # it does not know yet whose disk matters
+    agent.start(tmp_path, light(0, *FOREVER))
+    agent.until_training(1)
+    agent.send("ping", id=2)
+    health = agent.until("pong", id=2)["health"]
+    disk = shutil.disk_usage(tmp_path)
+    assert abs(health["disk_mb"] - disk.total // 10**6) <= 1
+    assert 0 < health["memory_free_mb"] <= health["memory_mb"]
+    assert 0 <= health["cpu"] <= 1
+    agent.send("ping", id=3)
+    assert "health" not in agent.until("pong", id=3)
+
+
+def test_a_ping_is_answered_while_many_processes_start(agent, tmp_path):
+    agent.start(tmp_path, *(light(rank, *FOREVER) for rank in range(30)))
+    agent.send("ping", id=1)
+    agent.until("pong")
+    assert len(agent.all("started")) < 30
+
+
+def test_a_stop_ends_the_start_of_many(agent, tmp_path):
+    agent.start(tmp_path, *(light(rank, *FOREVER) for rank in range(30)))
+    agent.send("stop", grace_s=0)
+    agent.rest()
+    assert len(agent.all("started")) < 30
+    assert len(agent.all("exit")) == len(agent.all("started"))
+    until_gone(agent.token)
+
+
+def test_a_kill_that_the_kernel_did_not_do_is_told_apart(agent, tmp_path):
+    agent.start(tmp_path, python(0, "import os; os.kill(os.getpid(), 9)"))
+    assert agent.until("exit")["out_of_memory"] is False
+
+
+def test_a_worker_that_the_kernel_killed_for_its_memory(agents, tmp_path, small_memory):
+    agents.append(
+        AgentProcess(before=("sh", "-c", f'echo $$ > {small_memory}/cgroup.procs; exec "$@"', "sh"))
+    )
+    agents[0].until("hello")
+    agents[0].start(tmp_path, python(0, "bytearray(10**9)"), light(1, *FOREVER))
+    ended = agents[0].until("exit")
+    assert (ended["name"], ended["signal"], ended["out_of_memory"]) == ("rank-00", signal.SIGKILL, True)
+    agents[0].until_training(1)
+    os.kill(agents[0].all("started")[1]["pid"], signal.SIGKILL)
+    assert agents[0].until("exit", name="rank-01")["out_of_memory"] is False  # one kill explains one death
+
+
+@pytest.fixture
+def small_memory():
+    """A control group of 200 MB, as a container has."""
+    for mount, limit in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
+        folder = Path(mount, f"fcn-launch-test-{os.getpid()}")
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        if (folder / limit).exists():
+            break
+        folder.rmdir()
+    else:
+        pytest.skip("needs the right to make a control group with a memory limit")
+    (folder / limit).write_text("200000000")
+    yield folder
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            folder.rmdir()
+            break
+        except OSError:  # its last process is still on its way out
+            time.sleep(0.05)
