@@ -26,8 +26,9 @@ def train() -> float:
 
 if os.environ.get("FCN_RENDEZVOUS"):
     from fcn import distributed, platform
+    from fcn.status import Status
 
-    world = distributed.join(platform.set_up())
+    world = distributed.join(platform.set_up(), Status())
     ms.set_auto_parallel_context(gradients_mean=True)
     print("loss", train(), flush=True)
     world.leave(0)

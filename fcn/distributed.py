@@ -19,6 +19,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
 from fcn.platform import CPU, Platform
+from fcn.status import Status
 
 _POLL_S = 0.001
 _LEAVE_TIMEOUT_S = 20.0
@@ -28,10 +29,11 @@ _START_TIMEOUT_S = float(os.environ.get("FCN_START_TIMEOUT_S", "600"))
 
 @dataclass
 class World:
-    """The ranks of this run, seen from one of them."""
+    """The ranks of this run, seen from one of them. `status` is told before it waits for the others."""
 
     rank: int = 0
     size: int = 1
+    status: Status = field(default_factory=Status, repr=False, compare=False)
     _store: Any = field(default=None, repr=False)
 
     def gather_sum(self, values: np.ndarray) -> np.ndarray:
@@ -40,6 +42,7 @@ class World:
         Gathered, then added: MindSpore's CPU all-reduce has no int64, and float32 loses counts above 2^24.
         Sent as halves: its all-gather takes int64, but only the lower 32 bits of it arrive.
         """
+        self.status.gather()
         if self.size == 1:
             return values
         halves = Tensor(values[None].astype(np.int64).view(np.int32))
@@ -48,6 +51,7 @@ class World:
 
     def from_rank_0(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's values of a float32 array, exactly, on every rank."""
+        self.status.gather()
         mine = values if self.rank == 0 else np.zeros_like(values)
         return np.array(self._sum(Tensor(mine)).asnumpy())
 
@@ -78,7 +82,7 @@ class World:
         os._exit(exit_code)  # MindSpore's exit joins threads that sleep for seconds
 
 
-def join(platform: Platform) -> World:
+def join(platform: Platform, status: Status) -> World:
     """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that we are who we should be.
 
     Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table
@@ -87,7 +91,7 @@ def join(platform: Platform) -> World:
     kind = os.environ.get("FCN_RENDEZVOUS", "none")
     rank, size = int(os.environ.get("RANK_ID", "0")), int(os.environ.get("RANK_SIZE", "1"))
     if kind == "none":
-        return World()
+        return World(status=status)
     store = None
     if kind == "store":
         store = _join_store(rank, size)
@@ -103,7 +107,7 @@ def join(platform: Platform) -> World:
     ms.set_auto_parallel_context(
         parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False, device_num=size
     )
-    return World(rank, size, store)
+    return World(rank, size, status, store)
 
 
 def _join_store(rank: int, size: int) -> Any:

@@ -59,7 +59,6 @@ class Evaluator:
         source: str,
         out: Optional[Path] = None,
         masks: Optional[Path] = None,
-        step: int = 0,
     ) -> Scores:
         """Mean IoU and its parts of a network with these parameters, all ranks together.
 
@@ -68,7 +67,6 @@ class Evaluator:
             source: where they come from, for the error where they do not fit.
             out: folder for `contact_sheet.png` (image, mask, prediction), which rank 0 writes.
             masks: folder for each image's predicted mask at its own size, as an indexed PNG.
-            step: after which step of a training.
         """
         self.status.enter("eval", 0)
         self.inference.load(values, source)
@@ -84,7 +82,6 @@ class Evaluator:
                 sheet.append([prediction.sample.image, truth, prediction.ids])
         if self.world.rank == 0 and out is not None:
             contact_sheet(sheet, out / "contact_sheet.png")
-        self.status.enter("gather", step)
         return scores(self.world.gather_sum(matrix))
 
     def _read(self, place: int) -> Sample:

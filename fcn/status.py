@@ -18,6 +18,8 @@ class Status:
     """The pipe to the agent, or nothing where there is none."""
 
     _phase = "init"
+    _step = 0
+    _gathers = 0
 
     def __init__(self) -> None:
         text = os.environ.get("FCN_STATUS_FD")
@@ -51,11 +53,18 @@ class Status:
     def enter(self, what: str, step: int) -> None:
         """Report what this rank is about to do, so that one that stops shows where.
 
-        what: data, save or eval, which it does by itself (of eval, `step` counts images); or join, step or
-            gather, which no rank leaves before all have entered it. To the launcher a rank that has entered
-            one of these waits for the others: each collective has to be announced, and nothing else as one.
+        what: data, save or eval, which it does by itself (of eval, `step` counts images); or join or step,
+            which no rank leaves before all have entered it. A rank that has entered one of these waits for
+            the others, to the launcher: each collective has to be announced, and nothing else as one.
         """
+        if what == "step":
+            self._step = step
         self.send("enter", what=what, step=step)
+
+    def gather(self) -> None:
+        """Report that this rank is about to wait for the others outside of a step."""
+        self._gathers += 1
+        self.send("enter", what="gather", step=self._step, count=self._gathers)
 
     def error(self, error: BaseException) -> None:
         """Report the exception that ends this worker, with as much of its traceback as a line holds."""

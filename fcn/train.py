@@ -146,9 +146,7 @@ class Trainer:
     def _evaluate(self, step: int) -> None:
         """Score the present weights on all ranks; rank 0 keeps the best."""
         assert self.evaluator is not None
-        self.status.enter("gather", step)
-        weights = self._weights_to_score()
-        result = self.evaluator.score(weights, f"the weights of step {step}", step=step)
+        result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
         epoch, _ = self._place(step)
         if self.world.rank == 0:
             self.status.send(

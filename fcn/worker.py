@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace, status: Status, stop: StopRequest) -> None:
 
     device = platform.set_up()
     status.enter("join", 0)
-    world = distributed.join(device)
+    world = distributed.join(device, status)
     print(f"rank {world.rank} of {world.size} on {device.name}", flush=True)
     if args.verb != "train":
         # Nothing would be saved: leave at once.

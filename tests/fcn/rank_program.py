@@ -34,8 +34,8 @@ class Recorder(Status):
 
 out, config = Path(sys.argv[1]), Config(**json.loads(Path(sys.argv[2]).read_text()))
 device = platform.set_up()
-world = distributed.join(device)
 recorder = Recorder()
+world = distributed.join(device, recorder)
 job = Job(config, {}, out, device, world, recorder, StopRequest())
 trainer = Trainer(job, open_dataset(config.data_file))
 code = trainer.run()

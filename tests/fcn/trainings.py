@@ -14,7 +14,8 @@ HALF = Platform("cpu", amp_level="O3", for_onednn=False)  # Ascend's way; the CP
 
 def trainer(config, folder, platform, status):
     """A trainer of one rank in this process."""
-    job = Job(config, {}, folder, platform, World(), status or Status(), StopRequest())
+    status = status or Status()
+    job = Job(config, {}, folder, platform, World(status=status), status, StopRequest())
     return Trainer(job, open_dataset(config.data_file))
 
 
