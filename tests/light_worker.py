@@ -7,6 +7,7 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
                        another one fails GAP_S later
     stall=STEP         with `collective`: from this step on the ranks wait for each other for ever
     error=TEXT         what a rank says that has lost another one
+    faults=FAULT@STEP:RANK,...  what --inject would order, one for each attempt
     exit=CODE@STEP:RANK  that rank exits with this code; `silent=1`: nothing is said on the status pipe
     phase=NAME:STEP:S  S seconds are spent in this phase before this step; several are joined by commas
     term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
@@ -94,6 +95,15 @@ def retried(connect):  # type: ignore[no-untyped-def]
             time.sleep(0.01)
 
 
+def order_fault() -> None:
+    """The fault that `faults` has for this attempt, if it is for this rank."""
+    orders = SETTINGS.get("faults", "").split(",")
+    attempt = int(os.environ.get("FCN_ATTEMPT", "1"))
+    order, _, rank = orders[attempt - 1].partition(":") if attempt <= len(orders) else ("", "", "")
+    if rank == str(RANK):
+        os.environ[inject.VARIABLE] = order
+
+
 def leave_early(step: int) -> None:
     """The end that `exit=CODE@STEP:RANK` orders."""
     code, _, where = SETTINGS.get("exit", "").partition("@")
@@ -143,6 +153,7 @@ def main() -> None:
     send("phase", phase="train")
     if SETTINGS.get("listen"):
         listen()
+    order_fault()
     try:
         train(int(number("steps", 3)))
     except Exception as error:
