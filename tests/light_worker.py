@@ -12,6 +12,8 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     phase=NAME:STEP:S  S seconds are spent in this phase before this step; several are joined by commas
     term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
     children=1         leaves a child in its group and one in a session of its own, both ignoring SIGTERM
+    marks=FOLDER       leaves FOLDER/start-RANK with its process id and the time of its first line
+    meet=PORT          where `collective` meets, in place of MASTER_PORT
     save_s             how long it saves after SIGUSR2 before it exits 75
     say=TEXT           printed before the first step; escapes are understood, the bytes may be invalid UTF-8
 """
@@ -26,7 +28,7 @@ from fcn import inject
 
 SETTINGS = dict(argument.split("=", 1) for argument in sys.argv[1:])
 RANK = int(os.environ.get("RANK_ID", os.environ.get("RANK", "0")))  # RANK is torchrun's
-SIZE = int(os.environ.get("RANK_SIZE", os.environ.get("WORLD_SIZE", "1")))
+SIZE = int(os.environ.get("RANK_SIZE", os.environ.get("WORLD_SIZE", os.environ.get("MS_WORKER_NUM", "1"))))
 MEETING_LIMIT_S = 30.0
 
 
@@ -52,7 +54,8 @@ class Collective:
     def __init__(self) -> None:
         import socket
 
-        address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        port = SETTINGS.get("meet") or os.environ["MASTER_PORT"]
+        address = (os.environ.get("MASTER_ADDR", "127.0.0.1"), int(port))
         if RANK == 0:
             with socket.create_server(address, backlog=SIZE) as server:
                 server.settimeout(MEETING_LIMIT_S)
@@ -61,14 +64,14 @@ class Collective:
             self.peers = [retried(lambda: socket.create_connection(address))]
 
     def wait(self, step: int) -> None:
-        """Until all ranks are here. Raises ConnectionError, GAP_S late, where one of them is gone."""
+        """Until all ranks are here; the end of this one, GAP_S late, where one of them is gone."""
         try:
             self._exchange(step)
         except OSError:
             for peer in self.peers:
                 peer.close()  # rank 0 has the others know
             time.sleep(number("collective", 0))
-            raise ConnectionError(SETTINGS.get("error", "Connection reset by peer")) from None
+            fail_at_once(SETTINGS.get("error", "Connection reset by peer"))
 
     def _exchange(self, step: int) -> None:
         if RANK:
@@ -81,6 +84,13 @@ class Collective:
                 self.peers[0].recv(1)
             for peer in self.peers:
                 peer.sendall(b".")
+
+
+def fail_at_once(text: str) -> None:
+    """The end of a rank to the millisecond: an interpreter takes ten of them to clean up."""
+    send("error", type="ConnectionError", message=text, traceback=f"ConnectionError: {text}")
+    os.write(2, f"ConnectionError: {text}\n".encode())
+    os._exit(1)
 
 
 def retried(connect):  # type: ignore[no-untyped-def]
@@ -108,7 +118,7 @@ def leave_early(step: int) -> None:
     """The end that `exit=CODE@STEP:RANK` orders."""
     code, _, where = SETTINGS.get("exit", "").partition("@")
     if where == f"{step}:{RANK}":
-        sys.exit(int(code))
+        os._exit(int(code))
 
 
 def pass_phases(step: int) -> None:
@@ -140,7 +150,19 @@ def train(steps: int) -> None:
         send("step", step=step, epoch=1, loss=1 / step, lr=0.1, samples=8, total_steps=steps)
 
 
+def mark(name: str) -> None:
+    """Written whole or not at all: others wait for it."""
+    unfinished = f"{SETTINGS['marks']}/.{name}-{RANK}"
+    with open(unfinished, "w") as file:  # noqa: PTH123
+        file.write(f"{os.getpid()} {time.time_ns()}")
+    os.replace(unfinished, f"{SETTINGS['marks']}/{name}-{RANK}")  # noqa: PTH105
+
+
 def main() -> None:
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return  # msrun starts every program once more as its scheduler
+    if "marks" in SETTINGS:
+        mark("start")
     signal.signal(signal.SIGUSR2, save_and_leave)
     if "term" in SETTINGS:
         signal.signal(

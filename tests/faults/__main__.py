@@ -1,0 +1,121 @@
+"""Breaks launches on purpose, many times, and counts what became of them.
+
+    python tests/faults [--full] [--count N] [--seed S] [--only CASE] [--out FILE] [ROW...]
+
+A case is drawn from the seed, its row and its number alone: `ROW --seed S --only CASE` plays it again.
+The exit code is 1 where a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+from typing import Any, Dict, List, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[1:1] = [str(ROOT), str(ROOT / "tests" / "launcher")]
+
+import endings  # noqa: E402
+import first_failure  # noqa: E402
+import hangs  # noqa: E402
+import latency  # noqa: E402
+import leftovers  # noqa: E402
+import logs  # noqa: E402
+import restart  # noqa: E402
+import scale  # noqa: E402
+from row import Broken, NotHere, Row  # noqa: E402
+
+from benchmarks.report import machine  # noqa: E402
+
+MODULES = (first_failure, leftovers, endings, latency, hangs, scale, logs, restart)
+ROWS: List[Row] = [row for module in MODULES for row in module.ROWS]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python tests/faults", description="Break launches on purpose.")
+    parser.add_argument("--full", action="store_true", help="as many cases as the promises speak of")
+    parser.add_argument("--count", type=int, metavar="N", help="so many cases of each row")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="CASE", help="this case alone")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="the rows whose names begin so; all")
+    args = parser.parse_args()
+    results = []
+    for row in ROWS:
+        if args.rows and not row.name.startswith(tuple(args.rows)):
+            continue
+        count = args.count or (row.full if args.full else row.quick)
+        results.append(play(row, args.seed, range(count) if args.only is None else [args.only]))
+        show(results[-1])
+    if args.out:
+        content = {"machine": machine(), "seed": args.seed, "rows": results}
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
+    kept = [result["kept"] for result in results]
+    print(
+        f"{kept.count(True)} promises kept, {kept.count(False)} broken, {kept.count(None)} rows without one"
+    )
+    return 1 if False in kept else 0
+
+
+def play(row: Row, seed: int, numbers: Sequence[int]) -> Dict[str, Any]:
+    """Plays these cases of a row; what came of them."""
+    began = time.monotonic()
+    figures: Dict[str, List[float]] = {}
+    broken: List[str] = []
+    missing = None
+    for number in numbers:
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            try:
+                found = row.case(Random(f"{seed} {row.name} {number}"), Path(folder))
+            except NotHere as error:
+                missing = str(error)
+                break
+            except (Broken, AssertionError) as error:
+                broken.append(f"case {number}: {error}")
+            else:
+                for name, value in found.items():
+                    figures.setdefault(name, []).append(value)
+    count = 0 if missing else len(numbers)
+    return {
+        "row": row.name,
+        "must": row.must,
+        "cases": count,
+        "right": count - len(broken),
+        "kept": None if missing or row.share is None else is_kept(row, count - len(broken), count, figures),
+        "figures": {
+            name: {"median": statistics.median(values), "max": max(values)}
+            for name, values in figures.items()
+        },
+        "missing": missing,
+        "broken": broken,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def is_kept(row: Row, right: int, count: int, figures: Dict[str, List[float]]) -> bool:
+    assert row.share is not None
+    medians = all(
+        name in figures and statistics.median(figures[name]) <= limit for name, limit in row.medians.items()
+    )
+    return medians and right >= row.share * count
+
+
+def show(result: Dict[str, Any]) -> None:
+    """The row's lines of the table."""
+    kept = {True: "kept", False: "BROKEN", None: result["missing"] or "no promise"}[result["kept"]]
+    print(f"{result['row']:24} {result['right']:4} of {result['cases']:<4} {result['seconds']:7} s  {kept}")
+    print(f"{'':24} {result['must']}")
+    for name, value in result["figures"].items():
+        print(f"{'':24} {name}: median {value['median']:.4g}, largest {value['max']:.4g}")
+    for reason in result["broken"]:
+        print(f"{'':24} {reason}")
+    sys.stdout.flush()
+
+
+sys.exit(main())
