@@ -48,7 +48,7 @@ class Clock:
 
     @property
     def best(self) -> Optional[RoundTrip]:
-        """The round trip that says most now: a short one, or a recent one as clocks drift; None before any."""
+        """The round trip that says most: a short one, or a recent one as clocks drift; None without any."""
         if not self._trips:
             return None
         now_ns = self._trips[-1].at_ns

@@ -178,7 +178,7 @@ def _decision(event: Event) -> str:
 
 
 def _verdict(event: Event) -> str:
-    lines: List[str] = [event["text"]]
+    lines: List[str] = [event["text"], *event["then"]]
     if event["tail"]:
         lines += [f"last lines of {event['name']}:", *(TAIL_PREFIX + line for line in event["tail"])]
     return "\n".join(lines)

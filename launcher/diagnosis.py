@@ -6,7 +6,7 @@ import re
 import signal
 from dataclasses import dataclass
 from enum import Enum
-from typing import Iterable, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from launcher.errors import ExitCode
 
@@ -17,16 +17,18 @@ class Kind(Enum):
     RAISED = "raised"  # the worker itself reported an exception
     EXIT_CODE = "exit code"
     SIGNAL = "signal"
+    OUT_OF_MEMORY = "out of memory"  # killed by the kernel, which had none left
     AGENT_LOST = "agent lost"
     NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that went wrong, as its host saw it.
+    """One thing that went wrong.
 
-    name: "rank-00", "scheduler", or "agent" for a whole host. rank: None unless a rank. time_ns: the clock of
-    that host. stopped: a stop of ours had reached the process before. tail: last lines of its log.
+    name: "rank-00", "scheduler", or "agent" for a whole host. rank: None unless a rank. time_ns: by the
+    supervisor's clock, wrong by at most error_ns as against other hosts. stopped: a stop of ours had reached
+    the process before. tail: last lines of its log.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Failure:
     signal: Optional[int] = None
     stopped: bool = False
     tail: Tuple[str, ...] = ()
+    error_ns: int = 0
 
 
 # What a rank says when another one is gone: MindSpore's CPU ring, its scheduler, HCCL, sockets.
@@ -56,7 +59,7 @@ CONSEQUENCE_TEXTS = (
 # Between the agent's look for a free port and rank 0's bind somebody else may take it. No fault of the code.
 PORT_TAKEN = re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")
 
-HINTS = {
+HINTS: Dict[int, str] = {
     signal.SIGKILL: "somebody killed it, or the system ran out of memory: see `dmesg`",
     signal.SIGSEGV: "crashed in native code",
     signal.SIGBUS: "crashed in native code; is /dev/shm full?",
@@ -110,25 +113,86 @@ def exit_code(failure: Failure) -> ExitCode:
     return ExitCode.INFRASTRUCTURE
 
 
-def signal_text(number: int) -> str:
-    """A signal as people know it, with what usually sends it."""
-    try:
-        known = signal.Signals(number)
-    except ValueError:
-        return f"signal {number}"
-    hint = HINTS.get(known)
-    return f"{known.name} ({hint})" if hint else known.name
+def ended_by(code: Optional[int], number: Optional[int], out_of_memory: Optional[bool]) -> Tuple[Kind, str]:
+    """How a process has failed that ended with this exit code, or by this signal."""
+    if code == 0:
+        return Kind.EXIT_CODE, "exit code 0, before its work was done"
+    if number is None:
+        return Kind.EXIT_CODE, f"exit code {code}"
+    if out_of_memory:
+        return Kind.OUT_OF_MEMORY, "out of memory: killed by the kernel, which had none left for it"
+    hint = HINTS.get(number)
+    if number == signal.SIGKILL and out_of_memory is False:
+        hint = "somebody killed it; the system did not, there was memory"
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return Kind.SIGNAL, f"killed by {name} ({hint})" if hint else f"killed by {name}"
 
 
 def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] = None) -> str:
     """The verdict: who failed first, where, why, and where to read more."""
     if failure.name == "agent":
-        return f"host {failure.host} failed first: {failure.what}"
-    who = failure.name if failure.rank is None else f"rank {failure.rank}"
-    where = f"host {failure.host}" if device is None else f"host {failure.host}, device {device}"
-    text = f"{who} ({where}) failed first: {failure.what}"
-    if is_consequence(failure):
-        text += "; this looks like the effect of a lost connection, and no cause of it was seen"
+        text = f"host {failure.host} failed first: {failure.what}"
+    else:
+        who = failure.name if failure.rank is None else f"rank {failure.rank}"
+        where = f"host {failure.host}" if device is None else f"host {failure.host}, device {device}"
+        text = f"{who} ({where}) failed first: {failure.what}"
+    advice = remedy(failure)
+    return "; ".join(filter(None, [text, advice, f"log: {log}" if log else None]))
+
+
+def remedy(failure: Failure) -> Optional[str]:
+    """What to do about it; None where what was seen says so itself."""
     if port_was_taken(failure):
-        text += "; another program took its port meanwhile: start again, which takes another one"
-    return f"{text}; log: {log}" if log else text
+        return "another program took its port meanwhile: start again, which takes another one"
+    if is_consequence(failure):
+        return (
+            "this looks like the effect of a lost connection, and no cause of it was seen:"
+            " look at the network, and at the ends of the other ranks' logs"
+        )
+    if failure.kind is Kind.OUT_OF_MEMORY:
+        return "use a smaller batch, or fewer workers on a host, or end what else needs its memory"
+    return None
+
+
+def tied(failures: Iterable[Failure], first: Failure) -> List[Failure]:
+    """Failures of other hosts that may have come before the first: the clocks are not known better."""
+    rivals = (f for f in failures if f.host != first.host and _distance(f) == _distance(first))
+    return [f for f in rivals if f.time_ns - first.time_ns < f.error_ns + first.error_ns]
+
+
+def followers(failures: Sequence[Failure], first: Failure) -> List[str]:
+    """What failed after the first, without our doing: a line for each different thing, with its ranks."""
+    close = tied(failures, first)
+    groups: Dict[Tuple[str, str], List[Failure]] = {}
+    for failure in sorted(failures, key=lambda failure: failure.time_ns):
+        if failure.stopped or failure.name == first.name and failure.host == first.host:
+            continue
+        when = "at the same time, as far as the hosts' clocks can tell" if failure in close else "then"
+        seen = [f for members in groups.values() for f in members]
+        if all(other.name != failure.name or other.host != failure.host for other in seen):
+            groups.setdefault((when, _normalised(failure)), []).append(failure)
+    return [f"{_who(members)} {when}: {members[0].what}" for (when, _), members in groups.items()]
+
+
+def _normalised(failure: Failure) -> str:
+    """What was seen, without the numbers in which one rank's words differ from another's."""
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "N", failure.what)
+
+
+def _who(failures: Sequence[Failure]) -> str:
+    ranks = sorted(f.rank for f in failures if f.rank is not None)
+    others = [f"host {f.host}" if f.name == "agent" else f.name for f in failures if f.rank is None]
+    if ranks:
+        others.insert(0, f"{'rank' if len(ranks) == 1 else 'ranks'} {_spans(ranks)}")
+    return ", ".join(others)
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 4] as "0-2, 4"."""
+    spans: List[List[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ", ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import FrozenSet, Optional, Tuple, Union
 
-from launcher.diagnosis import Failure, Kind, exit_code, first_failure, signal_text
+from launcher.diagnosis import Failure, Kind, ended_by, exit_code, first_failure
 from launcher.errors import ExitCode
 
 SAVE_AND_LEAVE = signal.SIGUSR2
@@ -26,7 +26,8 @@ class Started:
 @dataclass(frozen=True)
 class Exited:
     """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before;
-    `unfinished`: it has told of its phases, but not of the last one, "done"."""
+    `unfinished`: it has told of its phases, but not of the last one, "done". `out_of_memory`: whether the
+    kernel killed it for that; None: unknown. `error_ns`: by how much `time_ns` may be wrong."""
 
     name: str
     rank: Optional[int]
@@ -37,11 +38,13 @@ class Exited:
     stopped: bool = False
     tail: Tuple[str, ...] = ()
     unfinished: bool = False
+    out_of_memory: Optional[bool] = None
+    error_ns: int = 0
 
 
 @dataclass(frozen=True)
 class Raised:
-    """A worker reported the exception that ends it; `tail`: its traceback."""
+    """A worker reported the exception that ends it; `tail`: its traceback. `error_ns`: of `time_ns`."""
 
     name: str
     rank: Optional[int]
@@ -49,6 +52,7 @@ class Raised:
     time_ns: int
     what: str
     tail: Tuple[str, ...] = ()
+    error_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,14 @@ def decide(state: State, event: Event) -> Result:
         return _exited(state, event)
     if isinstance(event, Raised):
         failure = Failure(
-            event.name, event.rank, event.host, Kind.RAISED, event.what, event.time_ns, tail=event.tail
+            event.name,
+            event.rank,
+            event.host,
+            Kind.RAISED,
+            event.what,
+            event.time_ns,
+            tail=event.tail,
+            error_ns=event.error_ns,
         )
         waiting = replace(state, failures=(*state.failures, failure), ending=state.ending or Ending.FAILED)
         return waiting, () if state.ending else (Decision(Action.WAIT, _reason(failure)),)
@@ -148,12 +159,18 @@ def _exited(state: State, event: Exited) -> Result:
             # the scheduler would look around for another five seconds before it sees that its nodes have left
             return _stop(state, Ending.FINISHED, "every rank has ended")
         return state, ()
-    kind = Kind.EXIT_CODE if event.signal is None else Kind.SIGNAL
-    what = f"exit code {event.code}" if event.signal is None else f"killed by {signal_text(event.signal)}"
-    if event.code == 0:
-        what += ", before its work was done"
+    kind, what = ended_by(event.code, event.signal, event.out_of_memory)
     failure = Failure(
-        event.name, event.rank, event.host, kind, what, event.time_ns, event.signal, event.stopped, event.tail
+        event.name,
+        event.rank,
+        event.host,
+        kind,
+        what,
+        event.time_ns,
+        event.signal,
+        event.stopped,
+        event.tail,
+        event.error_ns,
     )
     return _failed(state, failure)
 

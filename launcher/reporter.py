@@ -22,6 +22,7 @@ WORKER_EVENTS: Dict[str, tuple] = {
     "error": ("type", "message"),
 }
 FREQUENT_EVENTS = ("step", "eval", "bench")  # of rank 0 alone, and not for the journal
+PASSING_EVENTS = (*FREQUENT_EVENTS, "health")  # not for the journal: what is wrong there makes a warning
 
 
 class Reporter:
@@ -87,7 +88,7 @@ class Reporter:
         try:
             if event in ("step", "metric"):
                 self._run.metric(record)
-            if event not in FREQUENT_EVENTS:
+            if event not in PASSING_EVENTS:
                 self._run.journal(record)
         except OSError as error:
             self._complain(error)

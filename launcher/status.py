@@ -33,6 +33,7 @@ class Status:
         self.state = "starting"
         self.step = 0
         self.processes: Dict[str, Dict[str, Any]] = {}
+        self.hosts: Dict[str, Dict[str, Any]] = {}  # how they are, as they said last
         self._fields: Dict[str, Any] = {
             "attempt": None,
             "restarts_left": None,
@@ -53,10 +54,10 @@ class Status:
         self._fields["updated_ns"] = event["time_ns"]
 
     def as_dict(self) -> Dict[str, Any]:
-        return {"state": self.state, **self._fields, "processes": self.processes}
+        return {"state": self.state, **self._fields, "processes": self.processes, "hosts": self.hosts}
 
     def _fold_attempt(self, event: Mapping[str, Any]) -> None:
-        self.state, self.step, self.processes = "starting", 0, {}
+        self.state, self.step, self.processes, self.hosts = "starting", 0, {}, {}
         keep = ("attempt", "restarts_left")
         self._fields.update({key: event[key] for key in keep}, progress=None, verdict=None)
 
@@ -74,6 +75,10 @@ class Status:
     def _fold_step(self, event: Mapping[str, Any]) -> None:
         self._fields["progress"] = _content(event)
         self._reached(event)
+
+    def _fold_health(self, event: Mapping[str, Any]) -> None:
+        content = _content(event)
+        self.hosts[content.pop("host")] = {**content, "updated_ns": event["time_ns"]}
 
     def _fold_metric(self, event: Mapping[str, Any]) -> None:
         self._fields["metric"] = _content(event)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
-from launcher import policy
+from launcher import host_health, policy
 from launcher.agent.processes import TOKEN
-from launcher.diagnosis import Failure, Kind, sentence
+from launcher.diagnosis import Failure, Kind, followers, sentence
 from launcher.engines import ENGINES
 from launcher.engines.link import AgentLink
 from launcher.engines.sweep import sweep
 from launcher.errors import ExitCode, PreflightError
 from launcher.policy import Action
-from launcher.protocol import VERSION
+from launcher.protocol import LEASE_S, PING_S, SILENCE_S, VERSION
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
@@ -29,6 +29,7 @@ STOP_MARGIN_S = 0.3  # for the agent's part of a stop, above the grace; then the
 KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to the host is given up
 ERROR_EXIT_S = 0.5  # for a worker that has reported an error to write it to its log and end
 VERDICT_WAIT_S = 1.0  # for the evidence of the other ranks before the first failure is named
+CUT_OFF_S = LEASE_S + 1.0  # a silent host has killed its processes by then, whatever still reached it
 STATUS_EVERY_S = 1.0
 
 STATES = {ExitCode.DONE: "done", ExitCode.STOPPED: "stopped", ExitCode.PREEMPTED: "preempted"}
@@ -59,6 +60,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
         self._named: Optional[Failure] = None  # what was said to have failed first
+        self._warned: Set[Tuple[str, str]] = set()  # host and what is wrong with it
 
     def supervise(self, planner: Callable[[], MakePlan], signals: Signals) -> ExitCode:
         """Runs the attempt and returns the launcher's exit code if there is no other.
@@ -107,14 +109,25 @@ class Supervisor:
             self.links[host.name] = link
             self._selector.register(link.inbox.fd, selectors.EVENT_READ, lambda link=link: self._listen(link))
         self._after(self.cluster.timeouts.start_s, "hello", self._no_hello)
+        self._after(PING_S, "ping", self._ping_all)
+
+    def _ping_all(self) -> None:
+        for link in self.links.values():
+            if link.facts is None or link.ended or link.gave_up:
+                continue
+            if self.engine.is_remote and link.is_silent:
+                self._cut_off(link)
+            else:
+                link.ping()
+        self._after(PING_S, "ping", self._ping_all)
 
     def _listen(self, link: AgentLink) -> None:
-        for message in link.inbox.read():
+        for message in link.read():
             getattr(self, f"_on_{message.get('event')}", self._on_unknown)(link, message)
         if link.ended:
             self._selector.unregister(link.inbox.fd)
             self._release(link)
-            if not link.done:
+            if not (link.done or link.gave_up):
                 self._lost(link, link.reason() if link.facts else f"{link.reason()}; {link.by_hand}")
 
     def _signalled(self, signals: Signals) -> None:
@@ -134,10 +147,22 @@ class Supervisor:
                 link.host,
             )
         link.facts = message["facts"]
+        link.ping()
         facts = {name: other.facts for name, other in self.links.items() if other.facts is not None}
         if len(facts) == len(self.links) and self.state.ending is None:
             del self._timers["hello"]
             self._start_processes(self._make_plan(facts))
+
+    def _on_pong(self, link: AgentLink, message: dict) -> None:
+        if not self.state.failures:  # these are compared by one and the same idea of the clocks
+            link.on_pong(message)
+        if "health" in message and link.clock.best is not None:
+            health = {**message["health"], "clock_offset_s": round(link.clock.best.offset_ns / 1e9, 6)}
+            self.reporter.emit("health", host=link.host, **health)
+            for what, text in host_health.warnings(link.host, health).items():
+                if (link.host, what) not in self._warned:
+                    self._warned.add((link.host, what))
+                    self.reporter.warn(text)
 
     def _start_processes(self, plan: Plan) -> None:
         self.processes = {process.name: process for process in plan.processes}
@@ -179,15 +204,20 @@ class Supervisor:
         if self.reporter.worker(message, link.host) and data["event"] == "error":
             what = f"{data['type']}: {data['message']}"
             traceback = tuple(str(data.get("traceback", "")).splitlines())
-            self._decide(policy.Raised(message["name"], rank, link.host, message["time_ns"], what, traceback))
+            time_ns, error_ns = link.clock.correct(message["time_ns"])
+            name = message["name"]
+            self._decide(policy.Raised(name, rank, link.host, time_ns, what, traceback, error_ns))
 
     def _on_exit(self, link: AgentLink, message: dict) -> None:
-        fields = {key: message[key] for key in ("name", "rank", "code", "signal", "stopped")}
-        self.reporter.emit("exit", host=link.host, exit_ns=message["time_ns"], **fields)
+        keys = ("name", "rank", "code", "signal", "stopped", "out_of_memory")
+        fields = {key: message[key] for key in keys}
+        time_ns, error_ns = link.clock.correct(message["time_ns"])
+        self.reporter.emit("exit", host=link.host, exit_ns=time_ns, **fields)
         self._decide(
             policy.Exited(
                 host=link.host,
-                time_ns=message["time_ns"],
+                time_ns=time_ns,
+                error_ns=error_ns,
                 tail=tuple(message["tail"]),
                 unfinished=self.phases.get(message["name"], "done") != "done",
                 **fields,
@@ -203,9 +233,20 @@ class Supervisor:
             left = ", ".join(map(str, message["left"]))
             self.reporter.warn(f"host {link.host}: processes {left} do not end: blocked in the kernel")
 
-    def _lost(self, link: AgentLink, reason: str) -> None:
+    def _lost(self, link: AgentLink, reason: str, time_ns: Optional[int] = None) -> None:
         names = frozenset(name for name, process in self.processes.items() if process.host == link.host)
-        self._decide(policy.AgentLost(link.host, time.time_ns(), reason, names))
+        self._decide(policy.AgentLost(link.host, time_ns or time.time_ns(), reason, names))
+
+    def _cut_off(self, link: AgentLink) -> None:
+        """Gives up a silent host. Its lease ends by time; the attempt does not end before it has.
+
+        It failed when it was last heard: what others then said of it is not to come first.
+        """
+        link.gave_up = True
+        self._release(link)  # should it hear us again, it ends at once
+        self._after(CUT_OFF_S, f"lease of {link.host}", lambda: self._close_way(link))
+        reason = f"nothing was heard from it for {SILENCE_S:g} s: the host or the way to it is down"
+        self._lost(link, reason, link.heard_ns)
 
     # --- decisions
 
@@ -250,10 +291,14 @@ class Supervisor:
 
     def _give_up(self) -> None:
         for link in self.links.values():
-            if not link.ended:
+            if not (link.ended or link.gave_up):
                 self.reporter.warn(f"host {link.host}: its agent does not end; the way to it is closed")
-                self._selector.unregister(link.inbox.fd)
-                link.inbox.eof = True
+                self._close_way(link)
+
+    def _close_way(self, link: AgentLink) -> None:
+        if not link.ended:
+            self._selector.unregister(link.inbox.fd)
+            link.inbox.eof = True
 
     def _no_hello(self) -> None:
         silent = [link for link in self.links.values() if link.facts is None]
@@ -276,7 +321,7 @@ class Supervisor:
 
     def _may_hold_leftovers(self, host: str) -> bool:
         link = self.links.get(host)
-        return link is not None and link.facts is not None and not link.done
+        return link is not None and link.facts is not None and not (link.done or link.gave_up)
 
     # --- what others see
 
@@ -298,6 +343,7 @@ class Supervisor:
             what=first.what,
             log=log,
             text=sentence(first, device, log),
+            then=followers(self.state.failures, first),
             tail=self._tail(first),
         )
 

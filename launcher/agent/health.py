@@ -18,7 +18,7 @@ class Health:
         self._ticks = _cpu_ticks()
 
     def look(self, folder: str | None) -> dict:
-        """cpu: busy share of all processors since the last look, 0 to 1; MB of memory, and of the folder's disk.
+        """cpu: busy share of all processors since the last look, 0 to 1; MB of memory and of that disk.
 
         memory_free_mb is what programs could still get, caches given up.
         """

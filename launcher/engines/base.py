@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """A way to start one agent on a host so that its stdin and stdout are ours."""
+    """A way to start one agent on a host so that its stdin and stdout are ours.
+
+    is_remote: whether a network may lie between. Then silence counts, as the end of a link may never be told;
+    on one machine it is, and a launcher that was stopped (Ctrl-Z) must find its run again.
+    """
+
+    is_remote = False
 
     @abstractmethod
     def agent_argv(self, host: Host, cluster: Cluster) -> List[str]:
@@ -28,9 +34,11 @@ def checkout() -> Optional[Path]:
     return None if folder.name in ("site-packages", "dist-packages") else folder
 
 
-def agent_command(host: Host, cluster: Cluster) -> List[str]:
-    """The agent's command as its own host sees it."""
+def agent_command(host: Host, cluster: Cluster, lease_s: Optional[float] = None) -> List[str]:
+    """The agent's command as its own host sees it. lease_s: silence that ends everything there."""
     command = [cluster.python or sys.executable, "-m", "launcher.agent"]
+    if lease_s is not None:
+        command += ["--lease", f"{lease_s:g}"]
     if cluster.master_port is not None:
         command += ["--port", str(cluster.master_port)]
     if cluster.device_kind != "cpu":

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional
 
+from launcher.clocks import Clock
 from launcher.engines.base import checkout
 from launcher.errors import PreflightError
 from launcher.logfile import tail
-from launcher.protocol import Inbox, Outbox
+from launcher.protocol import PING_S, SILENCE_S, Inbox, Outbox
 
 REASON_LINES = 6
 EXIT_LIMIT_S = 1.0  # between the end of its output and the end of the process
+FIRST_PINGS = 5  # one after the other: the first answers wait for the agent's imports
 
 
 class AgentLink:
@@ -27,6 +30,12 @@ class AgentLink:
         self.log = log
         self.facts: Optional[dict] = None  # from its hello
         self.done = False
+        self.clock = Clock()
+        self.heard_ns = 0  # our clock, when it last said anything
+        self.unanswered = 0  # pings since then
+        self.gave_up = False  # for its silence
+        self._ping_id = 0
+        self._ping_ns = 0  # when the last one was sent, by a clock that is never set
         try:
             with log.open("ab") as errors:
                 self.process = subprocess.Popen(
@@ -46,6 +55,31 @@ class AgentLink:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.inbox = Inbox(self.process.stdout.fileno())
         self.outbox = Outbox(self.process.stdin.fileno())
+
+    def read(self) -> List[dict]:
+        """What the agent has said since."""
+        self.heard_ns, self.unanswered = time.time_ns(), 0
+        return self.inbox.read()
+
+    def ping(self) -> None:
+        """Asks for a sign of life and the time there; also renews the lease."""
+        self._ping_id += 1
+        self.unanswered += 1
+        self._ping_ns = time.monotonic_ns()
+        self.outbox.put({"op": "ping", "id": self._ping_id})
+
+    def on_pong(self, message: dict) -> None:
+        """Learns of the host's clock. An answer to an older ping than the last tells too little."""
+        if message["id"] != self._ping_id:
+            return
+        self.clock.add(message["time_ns"], time.time_ns(), time.monotonic_ns() - self._ping_ns)
+        if self._ping_id < FIRST_PINGS:
+            self.ping()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has missed so many pings. Counted, not timed: a launcher that was stopped sent none."""
+        return (self.unanswered + 1) * PING_S >= SILENCE_S and not self.outbox.broken
 
     @property
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the agent sees of its host and of its workers' ends: times, pings, health, kills for lack of memory."""
+"""What the agent sees of its host and of its workers: times, pings, health, kills for lack of memory."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ def test_what_only_the_journal_wants_is_not_shown():
 
 def test_the_verdict_shows_the_last_lines_of_the_log():
     event = {"event": "verdict", "name": "rank-01", "text": "rank 1 failed first", "tail": ["a", "b"]}
-    assert shown(event) == ["rank 1 failed first", "last lines of rank-01:", "    a", "    b"]
+    then = "ranks 0, 2-3 then: exit code 1"
+    expected = ["rank 1 failed first", then, "last lines of rank-01:", "    a", "    b"]
+    assert shown({**event, "then": [then]}) == expected
 
 
 def test_a_reader_that_goes_away_does_not_disturb():

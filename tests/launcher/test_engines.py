@@ -48,7 +48,7 @@ def test_another_interpreter_is_used_for_the_agent(cluster):
 
 def test_a_prefix_comes_first_and_a_checkout_is_found_behind_it(cluster):
     made = cluster(TWO_HOSTS.format(prefix1="[ssh, h1]", prefix2="[nsenter, -t, '1']", grace_s=1))
-    agent = ["env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m", "launcher.agent"]
+    agent = ["env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m", "launcher.agent", "--lease", "10"]
     assert argv(made, 0) == ["ssh", "h1", *agent]
     assert argv(made, 1) == ["nsenter", "-t", "1", *agent]
 

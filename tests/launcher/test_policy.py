@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from launcher.diagnosis import Failure, Kind, first_failure, sentence
+from launcher.diagnosis import Failure, Kind, first_failure, followers, sentence
 from launcher.errors import ExitCode
 from launcher.policy import (
     Action,
@@ -231,6 +231,67 @@ def test_the_sentence_says_who_where_why_and_where_to_read():
     assert sentence(failure, device=1, log="runs/x/rank-03.log") == (
         "rank 3 (host h2, device 1) failed first: killed by SIGKILL; log: runs/x/rank-03.log"
     )
+
+
+def test_a_process_that_the_kernel_killed_for_its_memory():
+    state, _ = after(Exited("rank-01", 1, "h1", 5, signal=signal.SIGKILL, out_of_memory=True))
+    assert verdict(state).kind is Kind.OUT_OF_MEMORY
+    assert outcome(state) == ExitCode.INFRASTRUCTURE
+    assert sentence(verdict(state)).startswith("rank 1 (host h1) failed first: out of memory: killed by the ")
+    assert "use a smaller batch" in sentence(verdict(state))
+
+
+@pytest.mark.parametrize(
+    ("known", "text"), [(False, "somebody killed it; the system did not"), (None, "see `dmesg`")]
+)
+def test_a_sigkill_of_somebody_is_told_from_one_that_nothing_is_known_of(known, text):
+    state, _ = after(Exited("rank-01", 1, "h1", 5, signal=signal.SIGKILL, out_of_memory=known))
+    assert verdict(state).kind is Kind.SIGNAL
+    assert text in verdict(state).what
+
+
+def test_a_signal_without_a_name():
+    state, _ = after(Exited("rank-01", 1, "h1", 5, signal=40))
+    assert verdict(state).what == "killed by signal 40"
+
+
+def test_equal_errors_are_told_once_with_their_ranks():
+    state, _ = after(
+        ended(3, number=signal.SIGSEGV, at=1),
+        *(raised(r, f"RuntimeError: rank {r} has lost its peer at 0x7f{r}", at=10 + r) for r in (0, 1, 2, 5)),
+        *(ended(r, 1, at=20 + r) for r in (0, 1, 2, 5)),
+        scheduler(1),
+        killed_by_us(4),
+    )
+    first = verdict(state)
+    assert first.rank == 3
+    assert followers(state.failures, first) == [
+        "scheduler then: exit code 1",
+        "ranks 0-2, 5 then: RuntimeError: rank 0 has lost its peer at 0x7f0",
+    ]
+
+
+def test_the_first_one_is_no_follower_of_itself():
+    state, _ = after(raised(1), ended(1, 1, at=5), killed_by_us(0))
+    assert followers(state.failures, verdict(state)) == []
+
+
+def on(host, rank, at, error):
+    return Exited(f"rank-{rank:02}", rank, host, at, 1, error_ns=error)
+
+
+@pytest.mark.parametrize(("gap", "tells"), [(29, True), (31, False)])
+def test_clocks_that_can_not_tell_who_was_first_are_told_of(gap, tells):
+    state, _ = after(on("h1", 0, 100, error=10), on("h2", 1, 100 + gap, error=20))
+    (line,) = followers(state.failures, verdict(state))
+    assert ("as far as the hosts' clocks can tell" in line) == tells
+
+
+def test_the_uncertainty_does_not_matter_on_one_host_or_for_what_is_an_effect():
+    state, _ = after(on("h1", 0, 100, error=50), on("h1", 1, 101, error=50), on("h2", 2, 500, error=50))
+    effect = Exited("rank-03", 3, "h2", 101, 1, tail=("Connection reset by peer",), error_ns=50)
+    state, _ = follow(state, effect)
+    assert "as far as" not in "".join(followers(state.failures, verdict(state)))
 
 
 def test_nothing_failed():

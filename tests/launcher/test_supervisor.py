@@ -255,6 +255,19 @@ def place(pid):
     return next((e[6:].decode() for e in entries if e.startswith(b"PLACE=")), None)
 
 
+def test_how_the_hosts_are_is_in_the_status(start):
+    launch = start(*FOREVER, cluster=hosts())
+    seen = {launch.until("health", host=host)["host"] for host in ("h1", "h2")}
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    state = status(launch)
+    assert set(state["hosts"]) == seen == {"h1", "h2"}
+    for host in state["hosts"].values():
+        assert 0 < host["memory_free_mb"] <= host["memory_mb"]
+        assert 0 < host["disk_free_mb"] <= host["disk_mb"]
+        assert abs(host["clock_offset_s"]) < 0.5  # it is one clock
+
+
 def test_what_a_login_prints_does_not_matter(start):
     launch = start("steps=1", cluster=hosts(["sh", "-c", 'echo Welcome; echo {}; exec "$@"', "sh"]))
     assert launch.finish() == 0
@@ -267,7 +280,7 @@ def test_a_host_that_can_not_be_reached_is_named_and_nothing_starts(start):
     assert text.startswith(
         "host h2 failed first: exit code 255; no route to h2; try the command by hand: env PLACE=h2 sh -c "
     )
-    assert text.endswith(" -m launcher.agent")
+    assert text.endswith(" -m launcher.agent --lease 10")
     assert not launch.all("started")
     assert (launch.attempt / "agent-h2.log").read_text() == "no route to h2\n"
 
