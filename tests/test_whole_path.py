@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -214,18 +215,23 @@ def test_ctrl_c_in_mid_training(data, tmp_path):
     assert all("on cpu" in log.read_text() for log in logs)
 
 
-def test_a_killed_rank_is_named(data, tmp_path):
+def test_a_killed_rank_is_named_and_the_training_goes_on_in_another_attempt(data, tmp_path):
     process = started(data, tmp_path)
     try:
         wait_for_step(process, 3)
         family = psutil.Process(process.pid).children(recursive=True)
         (victim,) = (p for p in family if p.environ().get("RANK_ID") == "1" and "fcn.worker" in p.cmdline())
         victim.kill()
-        rest = process.stdout.read()
-        assert process.wait(30) == 5
+        said = "".join(takewhile(lambda line: line != "attempt 2\n", process.stdout))
+        wait_for_step(process, 3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     finally:
         process.kill()
-    assert "rank 1" in rest and "SIGKILL" in rest
+    assert "rank 1 (host localhost, device 1) failed first: killed by SIGKILL" in said
+    assert "s: device 1 of localhost failed; 9 restarts are left" in said
+    for attempt in ("attempt-001", "attempt-002"):
+        assert "on cpu" in (run_of(tmp_path) / attempt / "rank-01.log").read_text()
 
 
 def test_preemption_saves_and_leaves(data, tmp_path):

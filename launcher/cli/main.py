@@ -72,7 +72,8 @@ def cli(context: click.Context, cluster: Optional[str], runs: Optional[str]) -> 
 
     \b
     Exit codes: 0 done, 2 usage or a bad file, 3 machines not ready, 4 the training
-    code failed, 5 the infrastructure failed, 75 preempted, 130 stopped by the user.
+    code failed, 5 the infrastructure failed, 6 hang, 7 no progress in several
+    attempts, 75 preempted, 130 stopped by the user.
     """
     context.obj = Settings(cluster, runs)
 

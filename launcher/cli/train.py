@@ -11,7 +11,7 @@ import click
 from launcher.cli.common import check, json_option, need_cluster, option, trainer_options
 from launcher.cluster import load_cluster
 from launcher.inject import DEFAULT_STEP, FAULTS, parse
-from launcher.retry import Limits
+from launcher.retry import REFILL_STEPS, Limits
 
 WORKER_COMMAND = ("-m", "fcn.worker", "train")
 
@@ -25,7 +25,8 @@ WORKER_COMMAND = ("-m", "fcn.worker", "train")
     default=10,
     show_default=True,
     metavar="N",
-    help="Restarts after a failure of the infrastructure or a hang, until an attempt goes well; 0: none.",
+    help="Restarts after a failure of the infrastructure or a hang; an attempt that gets "
+    f"{REFILL_STEPS} steps further gives all of them back. 0: none.",
 )
 @click.option(
     "--inject",
