@@ -1,7 +1,8 @@
 """`light_launch.py CLUSTER RUNS_DIR SETTING...`: launches light workers; events as JSON lines on stdout.
 
 The settings `inject=FAULT[@step][:rank]` and `max_restarts=N` are the launcher's options of these names,
-`first_wait_s` is how long it waits before the first restart; the others are the workers'.
+`first_wait_s` is how long it waits before the first restart, `worker` the words that start another worker;
+the others are the workers'.
 """
 
 import sys
@@ -15,14 +16,15 @@ from launcher.launch import launch
 from launcher.retry import Limits
 from launcher.run import Run
 
-WORKER = Path(__file__).with_name("light_worker.py")
-OURS = ("inject=", "max_restarts=", "first_wait_s=")
+WORKER = f"-S {Path(__file__).with_name('light_worker.py')}"  # without site-packages it begins twice as soon
+OURS = ("inject=", "max_restarts=", "first_wait_s=", "worker=")
 
 
 def main(cluster_file: str, runs_dir: str, *settings: str) -> int:
     cluster = load_cluster(cluster_file)
     ours = dict(setting.split("=", 1) for setting in settings if setting.startswith(OURS))
-    command = (str(WORKER), *(setting for setting in settings if not setting.startswith(OURS)))
+    words = ours.get("worker", WORKER).split()
+    command = (*words, *(setting for setting in settings if not setting.startswith(OURS)))
     limits = Limits(int(ours.get("max_restarts", "0")), float(ours.get("first_wait_s", "0.05")))
     try:
         injection = parse(ours["inject"], cluster) if "inject" in ours else None

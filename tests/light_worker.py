@@ -8,12 +8,13 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     stall=STEP         with `collective`: from this step on the ranks wait for each other for ever
     error=TEXT         what a rank says that has lost another one
     faults=FAULT@STEP:RANK,...  what --inject would order, one for each attempt
-    exit=CODE@STEP:RANK  that rank exits with this code; `silent=1`: nothing is said on the status pipe
+    silent=1           nothing is said on the status pipe
     phase=NAME:STEP:S  S seconds are spent in this phase before this step; several are joined by commas
     term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
     children=1         leaves a child in its group and one in a session of its own, both ignoring SIGTERM
     marks=FOLDER       leaves FOLDER/start-RANK with its process id and the time of its first line
     meet=PORT          where `collective` meets, in place of MASTER_PORT
+    noise=LINES        prints so many lines before each step, of all that a terminal has to bear
     save_s             how long it saves after SIGUSR2 before it exits 75
     say=TEXT           printed before the first step; escapes are understood, the bytes may be invalid UTF-8
 """
@@ -114,13 +115,6 @@ def order_fault() -> None:
         os.environ[inject.VARIABLE] = order
 
 
-def leave_early(step: int) -> None:
-    """The end that `exit=CODE@STEP:RANK` orders."""
-    code, _, where = SETTINGS.get("exit", "").partition("@")
-    if where == f"{step}:{RANK}":
-        os._exit(int(code))
-
-
 def pass_phases(step: int) -> None:
     for order in filter(None, SETTINGS.get("phase", "").split(",")):
         name, at, seconds = order.split(":")
@@ -138,23 +132,46 @@ def listen() -> None:
 
 def train(steps: int) -> None:
     collective = Collective() if "collective" in SETTINGS and SIZE > 1 else None
+    noise = Noise() if "noise" in SETTINGS else None
     for step in range(1, steps + 1):
         pass_phases(step)
         send("enter", what="data", step=step)
         inject.before(step)
-        leave_early(step)
+        if noise is not None:
+            noise.make(int(number("noise", 0)))
         time.sleep(number("step_s", 0))
         send("enter", what="step", step=step)
         if collective is not None:
             collective.wait(step)
         send("step", step=step, epoch=1, loss=1 / step, lr=0.1, samples=8, total_steps=steps)
+    if noise is not None:
+        mark("noise", f"{noise.length} {noise.digest.hexdigest()}")
 
 
-def mark(name: str) -> None:
+class Noise:
+    """Lines to print, and what all of them were."""
+
+    KINDS = (b"line %d of a log\n", b"\xff\xfe\x80 %d no UTF-8\n", b"\r progress %d %%", b"%d without an end")
+
+    def __init__(self) -> None:
+        import hashlib
+
+        self.digest, self.length, self.count = hashlib.sha256(), 0, 0
+
+    def make(self, lines: int) -> None:
+        for _ in range(lines):
+            self.count += 1
+            line = self.KINDS[self.count % 4 if self.count % 100 < 4 else 0] % self.count
+            os.write(1, line)
+            self.digest.update(line)
+            self.length += len(line)
+
+
+def mark(name: str, text: str) -> None:
     """Written whole or not at all: others wait for it."""
     unfinished = f"{SETTINGS['marks']}/.{name}-{RANK}"
     with open(unfinished, "w") as file:  # noqa: PTH123
-        file.write(f"{os.getpid()} {time.time_ns()}")
+        file.write(text)
     os.replace(unfinished, f"{SETTINGS['marks']}/{name}-{RANK}")  # noqa: PTH105
 
 
@@ -162,7 +179,7 @@ def main() -> None:
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return  # msrun starts every program once more as its scheduler
     if "marks" in SETTINGS:
-        mark("start")
+        mark("start", f"{os.getpid()} {time.time_ns()}")
     signal.signal(signal.SIGUSR2, save_and_leave)
     if "term" in SETTINGS:
         signal.signal(

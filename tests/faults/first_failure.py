@@ -78,7 +78,7 @@ def of_a_peer(launcher: str) -> Callable[[Random, Path], Figures]:
 
     def case(dice: Random, folder: Path) -> Figures:
         rank, step = dice.randrange(RANKS), dice.randint(2, 8)
-        settings = [f"exit=1@{step}:{rank}", "collective=0.020", "steps=100000", "step_s=0.01"]
+        settings = [f"faults=crash@{step}:{rank}", "collective=0.020", "steps=100000", "step_s=0.01"]
         with job(launcher, folder, RANKS, *settings) as one:
             one.wait()
             named = NAMED[launcher](one)

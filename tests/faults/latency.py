@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from random import Random
 from typing import Callable
 
-from launching import FOREVER
-from programs import OURS, PEERS, Deaths, job, kill
+from launching import FOREVER, LIGHT_WORKER
+from programs import OURS, PEERS, Deaths, job, kill, peak_mb
 from row import Broken, Figures, Row
 
 from launcher.agent import processes
@@ -44,7 +43,9 @@ def start(launcher: str) -> Callable[[Random, Path], Figures]:
     """From the command to the first lines of the first and the last worker; memory of the launcher."""
 
     def case(dice: Random, folder: Path) -> Figures:
-        with job(launcher, folder, RANKS, *FOREVER) as one:
+        # With its site-packages looked through at the start, as every program's.
+        worker = [f"worker={LIGHT_WORKER}"] if launcher == OURS else []
+        with job(launcher, folder, RANKS, *FOREVER, *worker) as one:
             times = sorted(time_ns for _, time_ns in one.until_running().values())
             time.sleep(0.3)
             rss_mb = peak_mb(one.process.pid)
@@ -60,15 +61,6 @@ def start(launcher: str) -> Callable[[Random, Path], Figures]:
             }
 
     return case
-
-
-def peak_mb(pid: int) -> float:
-    """The largest resident memory of a process so far; 0 where it is gone."""
-    try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0.0
-    return int(found.group(1)) / 1000 if found else 0.0
 
 
 ROWS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from launching import LIGHT_LAUNCH, LIGHT_WORKER, LOCAL_CLUSTER, environment
 from row import Broken, NotHere
@@ -72,9 +73,9 @@ class Job:
         self.until(lambda: len(self.started()) == self.ranks, "the workers do not start")
         return self.started()
 
-    def until(self, condition: Any, what: str) -> None:
+    def until(self, condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
         """Waits until the condition holds. Broken where the launcher ends first, or nothing comes."""
-        end = time.monotonic() + LIMIT_S
+        end = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > end or self.process.poll() is not None:
                 if condition():
@@ -188,3 +189,21 @@ def kill(pid: int) -> int:
     now = time.time_ns()
     os.kill(pid, signal.SIGKILL)
     return now
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has taken so far; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb(pid: int) -> float:
+    """The largest resident memory of a process so far; 0 where it is gone."""
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found.group(1)) / 1000 if found else 0.0
