@@ -72,7 +72,13 @@ class _Launch:
         used = select(self.cluster)
         with Signals() as signals:
             while True:
-                outcome = self._attempt(used, signals)
+                try:
+                    attempt = self.run.new_attempt()
+                except LaunchError as error:
+                    if self.history.attempts == 0:
+                        raise
+                    return self._end(End(ExitCode.INFRASTRUCTURE, str(error)))
+                outcome = self._attempt(attempt, used, signals)
                 self.history = retry.fold(self.history, self.reporter.emit("outcome", **outcome.fields()))
                 decision = retry.decide(self.limits, self.history, random())
                 following = decision if isinstance(decision, End) else self._wait(decision, used, signals)
@@ -84,8 +90,7 @@ class _Launch:
     def _restarts_left(self) -> int:
         return max(0, self.limits.max_restarts - self.history.spent)
 
-    def _attempt(self, used: Cluster, signals: Signals) -> Outcome:
-        attempt = self.run.new_attempt()
+    def _attempt(self, attempt: Attempt, used: Cluster, signals: Signals) -> Outcome:
         self.reporter.begin(
             attempt.number,
             run=str(self.run.path),

@@ -156,7 +156,8 @@ def decide(limits: Limits, history: History, dice: float) -> Union[Retry, End]:
         )
     if history.spent > limits.max_restarts:
         return End(code, f"all {limits.max_restarts} restarts are used up")
-    longest = min(limits.first_wait_s * 2 ** (history.spent - 1), LONGEST_WAIT_S)
+    doublings = min(history.spent - 1, 60)  # more are too many for a float
+    longest = min(limits.first_wait_s * 2**doublings, LONGEST_WAIT_S)
     return Retry(longest * (1 + dice) / 2, _reason(history, outcome), code)
 
 

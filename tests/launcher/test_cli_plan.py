@@ -45,6 +45,14 @@ def test_facts_of_this_machine_are_used_for_the_local_engine() -> None:
     assert found["processes"][0]["env"]["OMP_NUM_THREADS"].isdigit()
 
 
+def test_devices_in_reserve_have_no_rank(tmp_path: Path) -> None:
+    path = tmp_path / "spare.yaml"
+    path.write_text("device_kind: cpu\nhosts: [{name: a, address: 127.0.0.1, devices: 3}]\nspares: 1\n")
+    found = planned(str(path))
+    assert [process["device_id"] for process in found["processes"]] == [0, 1]
+    assert found["notes"] == ["device 2 of a is kept in reserve"]
+
+
 def test_hosts_that_cannot_be_asked_are_said_to_be_unknown() -> None:
     output = run("2x16xascend910_93.yaml")
     assert "rendezvous scheduler at 172.16.0.110:a free port" in output

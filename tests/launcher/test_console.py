@@ -51,6 +51,17 @@ def test_one_rank_is_no_plural():
     assert describe({**plan, "world_size": 2}) == "2 ranks on a"
 
 
+def test_restarts_are_told_with_their_reason_and_what_is_left():
+    attempt = {"event": "attempt", "attempt": 1, "run": "runs/a"}
+    assert [describe(attempt), describe({**attempt, "attempt": 2})] == ["run runs/a", "attempt 2"]
+    retry = {"event": "retry", "after_s": 1.23, "reason": "device 1 of a failed", "restarts_left": 9}
+    assert describe(retry) == "restart in 1.2 s: device 1 of a failed; 9 restarts are left"
+    assert describe({**retry, "restarts_left": 1}).endswith("; 1 restart is left")
+    end = {"event": "end", "state": "failed", "exit_code": 7, "reason": ""}
+    assert describe(end) == "failed (exit code 7)"
+    assert describe({**end, "reason": "no progress"}) == "failed (exit code 7): no progress"
+
+
 def test_quick_steps_are_thinned_out_but_the_last_one_is_shown(monkeypatch):
     monkeypatch.setattr(console, "STEP_LINE_EVERY_S", 600)
     steps = [{**STEP, "step": number} for number in range(1, 100)]

@@ -191,5 +191,13 @@ def test_a_host_that_does_not_answer_any_more_is_no_crash_of_the_launcher(start,
     assert launch.all("end")[0]["reason"].startswith("host h2 failed first in 2 of the last 3 attempts")
 
 
+def test_a_run_directory_that_goes_away_ends_a_run_that_has_to_be_restarted(start, tmp_path):
+    launch = start(*SHORT, "faults=oom@3:1", "first_wait_s=1")
+    launch.until("retry")
+    launch.run.rename(tmp_path / "moved")
+    assert launch.finish() == 5
+    assert "the run directory can not be written" in launch.all("end")[0]["reason"]
+
+
 def parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

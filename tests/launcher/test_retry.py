@@ -75,6 +75,7 @@ def test_the_waits_double_to_a_limit_and_the_dice_take_up_to_half_of_them():
     waits = [decided(*climbing(n), dice=0.999999).after_s for n in range(1, 9)]
     assert waits == pytest.approx([FIRST_WAIT_S * 2**n for n in range(6)] + [LONGEST_WAIT_S] * 2, rel=1e-3)
     assert [decided(*climbing(n)).after_s for n in (1, 8)] == [FIRST_WAIT_S / 2, LONGEST_WAIT_S / 2]
+    assert decided(*climbing(2000), limits=Limits(9999)).after_s == LONGEST_WAIT_S / 2
 
 
 def test_the_budget_ends():
