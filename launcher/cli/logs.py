@@ -90,15 +90,23 @@ def _rank(log: Path) -> Optional[int]:
 
 
 def _follow(run: Run, rank: Optional[int], number: Optional[int]) -> None:
+    """From the newest attempt on, or of the one with this number."""
+    first = _attempt(run, number)
     followers: Dict[Path, Follower] = {}
     while True:
         ended = run.is_running() is False  # looked at first: what was written before it is still shown
-        attempt = _attempt(run, number)
-        paths = _logs(attempt, rank) if ended else _of_rank(attempt.logs(), rank)  # a log may still come
-        for path in paths:
-            follower = followers.setdefault(path, Follower(str(path)))
-            for line in follower.new_lines(at_end=ended):
-                click.echo(line if rank is not None else f"[{path.stem}] {line}")
+        attempts = [a for a in run.attempts() if a.number >= first.number] if number is None else [first]
+        for attempt in attempts:
+            at_end = ended or attempt is not attempts[-1]
+            _show_new(_of_rank(attempt.logs(), rank), followers, rank is None, at_end)
         if ended:
+            _logs(attempts[-1], rank)  # says so where there are none
             return
         time.sleep(LOOK_EVERY_S)
+
+
+def _show_new(paths: List[Path], followers: Dict[Path, Follower], with_name: bool, at_end: bool) -> None:
+    for path in paths:
+        follower = followers.setdefault(path, Follower(str(path)))
+        for line in follower.new_lines(at_end=at_end):
+            click.echo(f"[{path.stem}] {line}" if with_name else line)

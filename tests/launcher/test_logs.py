@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -112,19 +113,43 @@ logs(["--follow"], obj=SimpleNamespace(runs_dir=Path(sys.argv[1])))
 """
 
 
+def follow(launch):
+    return subprocess.Popen(
+        [sys.executable, "-c", FOLLOW, str(launch.runs)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment(PYTHONUNBUFFERED="1"),
+    )
+
+
+def test_following_goes_on_with_the_next_attempt(tmp_path):
+    with closing() as made:
+        cluster = LOCAL_CLUSTER.format(devices=1, grace_s=5)
+        launch = Launch(tmp_path, cluster, "steps=100000", "step_s=0.02", "max_restarts=1")
+        made.append(launch)
+        launch.until_training(1)
+        follower = follow(launch)
+        shown = [follower.stdout.readline()]
+        with (launch.attempt / "rank-00.log").open("a") as log:
+            log.write("last words")  # without a newline
+        os.kill(launch.all("started")[0]["pid"], signal.SIGKILL)
+        launch.until("attempt", attempt=2)
+        shown += [follower.stdout.readline() for _ in range(2)]
+        launch.signal(signal.SIGINT)
+        launch.finish()
+        assert follower.wait(LIMIT_S) == 0
+        assert shown == [f"[rank-00] {line}\n" for line in ("rank 0 begins", "last words", "rank 0 begins")]
+        follower.stdout.close()
+
+
 def test_following_ends_with_the_run(tmp_path):
     with closing() as made:
         launch = Launch(tmp_path, LOCAL_CLUSTER.format(devices=2, grace_s=5), "steps=1", "listen=1")
         made.append(launch)
         launch.until_training(2)
         # it is in `listen` for ever: nobody writes to the control pipe
-        follower = subprocess.Popen(
-            [sys.executable, "-c", FOLLOW, str(launch.runs)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-            env=environment(PYTHONUNBUFFERED="1"),
-        )
+        follower = follow(launch)
         shown = sorted(follower.stdout.readline() for _ in range(2))
         with (launch.attempt / "rank-01.log").open("a") as log:
             log.write("later\n")
