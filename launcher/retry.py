@@ -105,9 +105,12 @@ class End(NamedTuple):
 def blame(failure: Optional[Failure], device: Optional[int]) -> Optional[Place]:
     """Whom the first failure of an attempt is held against; device: that of its rank.
 
-    None where only an effect of it was seen, where nothing is known to be at fault, or where it was the port.
+    None where only an effect of it was seen, where it was the port, and for memory, which the kernel takes
+    from whom it likes.
     """
     if failure is None or is_consequence(failure) or port_was_taken(failure):
+        return None
+    if failure.kind is Kind.OUT_OF_MEMORY:
         return None
     if failure.kind in (Kind.AGENT_LOST, Kind.NOT_STARTED):
         return Place(failure.host)
@@ -166,7 +169,9 @@ def _step(history: History) -> str:
 
 
 def _reason(history: History, outcome: Outcome) -> str:
-    who = "what failed first is not known" if outcome.culprit is None else f"{outcome.culprit} failed"
+    if outcome.culprit is None:
+        return "no device or host is known to be at fault"
+    who = f"{outcome.culprit} failed"
     if history.newly is None:
         return who
     attempts = len(history.blamed)

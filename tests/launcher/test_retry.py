@@ -136,6 +136,7 @@ def test_a_good_attempt_clears_the_blame():
 
 
 def test_nobody_is_excluded_for_failures_of_nobody():
+    assert decided(failed()).reason == "no device or host is known to be at fault"
     assert after(failed(), failed(), failed()).excluded == frozenset()
 
 
@@ -164,6 +165,7 @@ def failure(kind, **more):
 def test_blame_is_for_causes_alone():
     assert blame(failure(Kind.SIGNAL, signal=9), 3) == DEVICE
     assert blame(failure(Kind.SIGNAL, signal=15), 3) is None  # MindSpore ends itself when a peer is gone
+    assert blame(failure(Kind.OUT_OF_MEMORY, signal=9), 3) is None
     assert blame(failure(Kind.RAISED, what="Connection reset by peer"), 3) is None
     assert blame(failure(Kind.EXIT_CODE, what="Address already in use"), 3) is None
     assert blame(failure(Kind.AGENT_LOST, name="agent", rank=None), None) == Place("h1")
