@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import time
 import traceback
 from contextlib import contextmanager
 from typing import Any, Iterator
@@ -72,4 +73,5 @@ class Status:
         message, trace = str(error)[:800], text[-2000:]
         if not (message + trace).isascii():  # in JSON such a character takes 6 bytes
             message, trace = message[:200], trace[-400:]
-        self.send("error", type=type(error).__name__, message=message, traceback=trace)
+        kind = type(error).__name__
+        self.send("error", type=kind, message=message, traceback=trace, time_ns=time.time_ns())

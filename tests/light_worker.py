@@ -38,6 +38,8 @@ def number(name: str, default: float) -> float:
 
 
 def send(event: str, **fields: object) -> None:
+    if event == "error":
+        fields["time_ns"] = time.time_ns()
     if "FCN_STATUS_FD" in os.environ and "silent" not in SETTINGS:
         line = json.dumps({"event": event, **fields}) + "\n"
         os.write(int(os.environ["FCN_STATUS_FD"]), line.encode())

@@ -50,6 +50,7 @@ class Agent:
         self.where = {"log_dir": "", "cwd": "", "token": ""}
         self.woken_ns = 0  # when the last wait ended
         self.saw_death = False  # since then
+        self.unordered_ns: int | None = None  # of an error told since then, before it or after a death
         self.selector = selectors.DefaultSelector()
         self.inbox = Inbox(0)
         self.outbox = Outbox(1)
@@ -81,7 +82,7 @@ class Agent:
 
     def _wait(self) -> None:
         ready = self.selector.select(0 if self.waiting else self._until_next_end())
-        self.woken_ns, self.saw_death = time.time_ns(), False
+        self.woken_ns, self.saw_death, self.unordered_ns = time.time_ns(), False, None
         for key, _ in ready:
             if self.selector.get_map().get(key.fd) is key:  # not so where an earlier callback has closed it
                 key.data()
@@ -194,19 +195,32 @@ class Agent:
     def _forward(self, child: Child, heard: list[dict]) -> None:
         for position, data in enumerate(heard):
             may_drop = data.get("event") in ("enter", "step")
-            time_ns = self._time_of(data, came_alone=position == 0)
+            time_ns = self._time_of(data)
+            if data.get("event") == "error":
+                child.has_erred = True
+                if position > 0 and not self.saw_death:
+                    self.unordered_ns = min(self.unordered_ns or time_ns, time_ns)
             self._tell("status", child, may_drop, time_ns=time_ns, data=data)
 
-    def _time_of(self, data: dict, came_alone: bool) -> int:
-        """When a worker said this, by itself where it tells: it may be long before we wake on a busy machine.
+    def _time_of(self, data: dict) -> int:
+        """When a worker said this, by itself where it tells: on a busy machine we wake long after it.
 
-        A death has no time of its own, but the kernel keeps the order of what wakes us: what came after a
-        death must not get a time before it. Of what lay in a pipe behind an older line no order is known.
+        A death has no time of its own, but the kernel keeps the order in which things began to wait for us:
+        what a pipe holds that follows a death came after it, and must not get an earlier time.
         """
         own = data.get("time_ns")
-        if not isinstance(own, int) or (self.saw_death and came_alone):
+        if self.saw_death or not isinstance(own, int) or not 0 <= self.woken_ns - own < OLDEST_S * 1e9:
             return self.woken_ns
-        return own if 0 <= self.woken_ns - own < OLDEST_S * 1e9 else self.woken_ns
+        return own
+
+    def _time_of_death(self, child: Child) -> int:
+        """Where a pipe was readable before the death, an error behind its first line came before or after.
+
+        Then the death counts as the first: who is gone without a word did not go because of another.
+        """
+        if self.unordered_ns is None or child.has_erred:
+            return self.woken_ns
+        return self.unordered_ns - 1
 
     def _ended(self, child: Child) -> None:
         """The main process has ended and is not reaped: its id still names its group and nobody else's."""
@@ -223,7 +237,7 @@ class Agent:
             child,
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            time_ns=self.woken_ns,
+            time_ns=self._time_of_death(child),
             stopped=child.stopped,
             out_of_memory=self.memory_kills.explain_one() if by_the_kernel else None,
             tail=logfile.tail(child.log, TAIL_LINES) if code else [],

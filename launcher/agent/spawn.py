@@ -19,7 +19,8 @@ STALE_NAMES = ("DEVICE_ID", "ASCEND_DEVICE_ID", "ASCEND_RT_VISIBLE_DEVICES", "MI
 
 
 class Child:
-    """A started process; `stopped` once a stop has reached it, `ended` once its exit is reported."""
+    """A started process; `stopped` once a stop has reached it, `ended` once its exit is reported, `has_erred`
+    once it has told of an exception that ends it."""
 
     def __init__(self, plan: dict, log: str, process: subprocess.Popen, status: int, control: int) -> None:
         self.name: str = plan["name"]
@@ -30,6 +31,7 @@ class Child:
         self.control = control
         self.stopped = False
         self.ended = False
+        self.has_erred = False
 
     def send(self, message: dict) -> None:
         """A line for the worker's control pipe. One that does not read it, or is gone, misses it."""

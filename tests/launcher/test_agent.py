@@ -7,10 +7,21 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, AgentProcess, closing, environment, light, only_child, until_gone, wait_dead
+from launching import (
+    FOREVER,
+    WAKE_S,
+    AgentProcess,
+    closing,
+    environment,
+    light,
+    only_child,
+    until_gone,
+    wait_dead,
+)
 
 from launcher.agent import processes
 from launcher.protocol import VERSION
@@ -283,6 +294,7 @@ def test_deaths_are_told_in_their_order_however_late_the_agent_wakes(agent, tmp_
     for name in order:
         os.kill(workers[name].pid, signal.SIGKILL)
         wait_dead(workers[name])
+        time.sleep(WAKE_S)
     os.kill(inner, signal.SIGCONT)
     agent.rest()
     exits = agent.all("exit")

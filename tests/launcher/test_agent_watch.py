@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, AgentProcess, closing, light, only_child, until_gone, wait_dead
+from launching import FOREVER, WAKE_S, AgentProcess, closing, light, only_child, until_gone, wait_dead
 
 from launcher.agent import processes
 
@@ -66,20 +66,41 @@ def tell(pid, data):
         file.write(json.dumps(data).encode() + b"\n")
 
 
-def test_an_error_that_follows_a_death_is_not_told_with_an_earlier_time(agent, tmp_path):
+@pytest.mark.parametrize("waiting", [0, 1], ids=["nothing before it", "an older line before it"])
+def test_who_dies_without_a_word_came_before_an_error_that_follows(agent, tmp_path, waiting):
     agent.start(tmp_path, python(0, QUIET), python(1, QUIET))
     while len(agent.all("status")) < 2:
         agent.next()
     pids = {e["rank"]: e["pid"] for e in agent.all("started")}
     inner = only_child(agent.process.pid)
     os.kill(inner, signal.SIGSTOP)
+    if waiting:
+        tell(pids[0], {"event": "note"})
     dying = processes.look(pids[1])
     os.kill(dying.pid, signal.SIGKILL)
     wait_dead(dying)
+    time.sleep(WAKE_S)
     tell(pids[0], {"event": "error", "time_ns": time.time_ns()})
     os.kill(inner, signal.SIGCONT)
-    error = agent.until("status", rank=0)
-    assert error["time_ns"] >= agent.all("exit")[0]["time_ns"]
+    error = next(told_errors(agent))
+    death = agent.all("exit")[0] if agent.all("exit") else agent.until("exit")
+    assert death["time_ns"] <= error["time_ns"]
+    if not waiting:
+        assert agent.seen.index(death) < agent.seen.index(error)  # equal times: who is told first was first
+
+
+def test_who_dies_after_an_error_does_not_come_before_it(agent, tmp_path):
+    agent.start(tmp_path, python(0, QUIET), python(1, QUIET))
+    while len(agent.all("status")) < 2:
+        agent.next()
+    pids = {e["rank"]: e["pid"] for e in agent.all("started")}
+    inner = only_child(agent.process.pid)
+    os.kill(inner, signal.SIGSTOP)
+    tell(pids[0], {"event": "error", "time_ns": time.time_ns()})
+    os.kill(pids[1], signal.SIGKILL)
+    os.kill(inner, signal.SIGCONT)
+    error = next(told_errors(agent))
+    assert error["time_ns"] < agent.until("exit")["time_ns"]
 
 
 QUIET = (
