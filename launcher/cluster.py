@@ -65,10 +65,12 @@ class Host:
 @dataclass(frozen=True)
 class Timeouts:
     """`start_s`: until all ranks have met. `phase_s`: the longest that a rank may be busy away from the
-    others (compile, evaluation, save). `grace_s`: between SIGTERM and SIGKILL."""
+    others (compile, evaluation, save). `hang_s`: no rank is taken for hung before, where limits are learnt
+    from the run. `grace_s`: between SIGTERM and SIGKILL."""
 
     start_s: float = 600.0
     phase_s: float = 1800.0
+    hang_s: float = 120.0
     grace_s: float = 10.0
 
 
@@ -329,8 +331,15 @@ def _timeouts(value: Any, problems: List[Problem]) -> Timeouts:
         remedy,
         default.phase_s,
     )
+    hang_s = fields.take(
+        "hang_s",
+        read.number(float, 1, LONGEST_PHASE_S),
+        f"1 to {LONGEST_PHASE_S} seconds",
+        remedy,
+        default.hang_s,
+    )
     grace_s = fields.take(
         "grace_s", read.number(float, 0, 3600), "0 to 3600 seconds", remedy, default.grace_s
     )
     fields.close()
-    return Timeouts(start_s, phase_s, grace_s)
+    return Timeouts(start_s, phase_s, hang_s, grace_s)

@@ -18,6 +18,7 @@ class Kind(Enum):
     EXIT_CODE = "exit code"
     SIGNAL = "signal"
     OUT_OF_MEMORY = "out of memory"  # killed by the kernel, which had none left
+    HUNG = "hung"
     AGENT_LOST = "agent lost"
     NOT_STARTED = "not started"
 
@@ -68,6 +69,9 @@ HINTS: Dict[int, str] = {
 }
 
 
+NOBODY = "ranks"  # the name of a failure that is not one rank's
+
+
 def first_failure(failures: Iterable[Failure]) -> Optional[Failure]:
     """The failure that explains the others: the earliest cause, or without one the earliest of all."""
     return min(failures, key=lambda failure: (_distance(failure), failure.time_ns), default=None)
@@ -107,6 +111,8 @@ def exit_code(failure: Failure) -> ExitCode:
     """The launcher's exit code when this failure came first."""
     if failure.kind is Kind.NOT_STARTED:
         return ExitCode.PREFLIGHT
+    if failure.kind is Kind.HUNG:
+        return ExitCode.HANG
     blameless = is_consequence(failure) or port_was_taken(failure)
     if failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and not blameless:
         return ExitCode.TRAINING_CODE
@@ -132,16 +138,21 @@ def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] 
     """The verdict: who failed first, where, why, and where to read more."""
     if failure.name == "agent":
         text = f"host {failure.host} failed first: {failure.what}"
+    elif failure.name == NOBODY:
+        text = f"the ranks have {failure.what}"
     else:
         who = failure.name if failure.rank is None else f"rank {failure.rank}"
         where = f"host {failure.host}" if device is None else f"host {failure.host}, device {device}"
-        text = f"{who} ({where}) failed first: {failure.what}"
+        verb = "has" if failure.kind is Kind.HUNG else "failed first:"
+        text = f"{who} ({where}) {verb} {failure.what}"
     advice = remedy(failure)
     return "; ".join(filter(None, [text, advice, f"log: {log}" if log else None]))
 
 
 def remedy(failure: Failure) -> Optional[str]:
     """What to do about it; None where what was seen says so itself."""
+    if failure.kind is Kind.HUNG:
+        return "the stacks of all ranks are at the ends of their logs"
     if port_was_taken(failure):
         return "another program took its port meanwhile: start again, which takes another one"
     if is_consequence(failure):
@@ -183,11 +194,11 @@ def _who(failures: Sequence[Failure]) -> str:
     ranks = sorted(f.rank for f in failures if f.rank is not None)
     others = [f"host {f.host}" if f.name == "agent" else f.name for f in failures if f.rank is None]
     if ranks:
-        others.insert(0, f"{'rank' if len(ranks) == 1 else 'ranks'} {_spans(ranks)}")
+        others.insert(0, f"{'rank' if len(ranks) == 1 else 'ranks'} {spans(ranks)}")
     return ", ".join(others)
 
 
-def _spans(numbers: Sequence[int]) -> str:
+def spans(numbers: Sequence[int]) -> str:
     """[0, 1, 2, 4] as "0-2, 4"."""
     spans: List[List[int]] = []
     for number in numbers:

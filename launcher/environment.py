@@ -15,8 +15,8 @@ from launcher.errors import UserError
 if TYPE_CHECKING:
     from launcher.plan import Attempt, HostFacts, Slot
 
-# Added to the longest phase of a rank to give the limits of the platform's collectives: their "peer is gone"
-# has to come after our own verdict, which knows who and why.
+# Added to the limits of hangs.py to give those of the platform's collectives and of the ranks' meeting: their
+# "peer is gone" has to come after our own verdict, which knows who and why, and after the stacks.
 COLLECTIVE_MARGIN_S = 60
 HCCL_CONNECT_MIN_S, HCCL_CONNECT_MAX_S = 120, 7200  # HCCL refuses others
 HCCL_MAX_S = 2**31 - 1
@@ -73,7 +73,7 @@ def _meeting(attempt: Attempt, slot: Slot) -> Dict[str, str]:
     meeting = attempt.meeting
     variables = {"FCN_RENDEZVOUS": meeting.rendezvous}
     if meeting.rendezvous != "none":
-        variables["FCN_START_TIMEOUT_S"] = f"{attempt.cluster.timeouts.start_s:g}"
+        variables["FCN_START_TIMEOUT_S"] = str(_start_limit_s(attempt))
     if meeting.rendezvous == "store":
         variables["MASTER_ADDR"] = str(meeting.address)
         if meeting.port is not None:
@@ -99,16 +99,21 @@ def _cluster_variables(attempt: Attempt, role: str) -> Dict[str, str]:
 
 def _scheduler_choices(attempt: Attempt) -> Dict[str, str]:
     return {
-        "MS_TOPO_TIMEOUT": str(math.ceil(attempt.cluster.timeouts.start_s)),
+        "MS_TOPO_TIMEOUT": str(_start_limit_s(attempt)),
         "MS_RETRY_INTERVAL_LOWER": str(RETRY_INTERVAL_S),
         "MS_RETRY_INTERVAL_UPPER": str(RETRY_INTERVAL_S),
     }
 
 
+def _start_limit_s(attempt: Attempt) -> int:
+    """How long ranks may wait at their meeting for one that does not come, seconds."""
+    return math.ceil(attempt.cluster.timeouts.start_s) + COLLECTIVE_MARGIN_S
+
+
 def collective_limit_s(attempt: Attempt) -> int:
     """How long a collective may wait for a peer, seconds."""
     timeouts = attempt.cluster.timeouts
-    return math.ceil(max(timeouts.start_s, timeouts.phase_s)) + COLLECTIVE_MARGIN_S
+    return math.ceil(max(timeouts.start_s, timeouts.phase_s, timeouts.hang_s)) + COLLECTIVE_MARGIN_S
 
 
 def _cpu_choices(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str, str]:

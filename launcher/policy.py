@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import FrozenSet, Optional, Tuple, Union
 
-from launcher.diagnosis import Failure, Kind, ended_by, exit_code, first_failure
+from launcher.diagnosis import NOBODY, Failure, Kind, ended_by, exit_code, first_failure
 from launcher.errors import ExitCode
 
 SAVE_AND_LEAVE = signal.SIGUSR2
@@ -66,6 +66,22 @@ class AgentLost:
 
 
 @dataclass(frozen=True)
+class Hung:
+    """No progress for longer than there is reason for. name, rank, host: None where nobody can be named.
+
+    kind: stopped, spinning or blocked; with nobody named, interconnect (all wait for each other) or shared
+    (none does). what: "hung since" when, in which phase and step, how. time_ns: of the last sign of progress.
+    """
+
+    name: Optional[str]
+    rank: Optional[int]
+    host: Optional[str]
+    kind: str
+    what: str
+    time_ns: int
+
+
+@dataclass(frozen=True)
 class Signalled:
     """The launcher itself got a signal."""
 
@@ -77,7 +93,7 @@ class TimeOver:
     """What the last decision gave time for has not happened: an end by itself, or within the grace period."""
 
 
-Event = Union[Started, Exited, Raised, AgentLost, Signalled, TimeOver]
+Event = Union[Started, Exited, Raised, AgentLost, Hung, Signalled, TimeOver]
 
 
 class Ending(Enum):
@@ -95,6 +111,7 @@ class Action(Enum):
     STOP = "stop"  # SIGTERM, the grace, SIGKILL
     KILL = "kill"  # SIGKILL
     PREEMPT = "preempt"  # SIGUSR2: save and leave
+    STACKS = "stacks"  # of all ranks, to their logs
     WAIT = "wait"  # for the end of a worker that reported an error: its traceback is still to reach its log
 
 
@@ -146,6 +163,8 @@ def decide(state: State, event: Event) -> Result:
         kind = Kind.AGENT_LOST if state.started else Kind.NOT_STARTED
         state = replace(state, ranks=state.ranks - event.names, helpers=state.helpers - event.names)
         return _failed(state, Failure("agent", None, event.host, kind, event.reason, event.time_ns))
+    if isinstance(event, Hung):
+        return _hung(state, event)
     if isinstance(event, Signalled):
         return _signalled(state, event.number)
     return _time_over(state)
@@ -189,14 +208,27 @@ def _failed(state: State, failure: Failure) -> Result:
     return _stop(state, Ending.FAILED, _reason(failure))
 
 
+def _hung(state: State, event: Hung) -> Result:
+    if state.ending is not None:
+        return state, ()
+    who = (event.name or NOBODY, event.rank, event.host or "")
+    failure = Failure(*who, Kind.HUNG, event.what, event.time_ns)
+    state = replace(state, failures=(*state.failures, failure), ending=Ending.FAILED)
+    return state, (Decision(Action.STACKS, _reason(failure)),)
+
+
 def _reason(failure: Failure) -> str:
+    if failure.name == NOBODY:
+        return f"the ranks have {failure.what}"
     who = f"{failure.name} of host {failure.host}" if failure.rank is None else f"rank {failure.rank}"
-    return f"{who}: {failure.what}"
+    return f"{who} has {failure.what}" if failure.kind is Kind.HUNG else f"{who}: {failure.what}"
 
 
 def _time_over(state: State) -> Result:
     if state.ending is Ending.FAILED and not state.stopping:
-        return _stop(state, Ending.FAILED, "a worker reported an error and does not end")
+        hung = state.failures[-1].kind is Kind.HUNG
+        why = "the stacks are in the logs" if hung else "a worker reported an error and does not end"
+        return _stop(state, Ending.FAILED, why)
     return _kill(state, "the grace period is over")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from launcher import host_health, policy
@@ -14,6 +15,7 @@ from launcher.engines import ENGINES
 from launcher.engines.link import AgentLink
 from launcher.engines.sweep import sweep
 from launcher.errors import ExitCode, PreflightError
+from launcher.hang_watch import HangWatch
 from launcher.policy import Action
 from launcher.protocol import LEASE_S, PING_S, SILENCE_S, VERSION
 
@@ -30,6 +32,7 @@ KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to th
 ERROR_EXIT_S = 0.5  # for a worker that has reported an error to write it to its log and end
 VERDICT_WAIT_S = 1.0  # for the evidence of the other ranks before the first failure is named
 CUT_OFF_S = LEASE_S + 1.0  # a silent host has killed its processes by then, whatever still reached it
+STACKS_WAIT_S = 15.0  # for the stacks of all ranks, before they are stopped without
 STATUS_EVERY_S = 1.0
 
 STATES = {ExitCode.DONE: "done", ExitCode.STOPPED: "stopped", ExitCode.PREEMPTED: "preempted"}
@@ -60,6 +63,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
         self._named: Optional[Failure] = None  # what was said to have failed first
+        self._stacks_wanted: Set[str] = set()  # hosts
+        watched = (cluster.timeouts, self.links, reporter, self._after, self._on_hung)
+        self.hangs = HangWatch(*watched)
         self._warned: Set[Tuple[str, str]] = set()  # host and what is wrong with it
 
     def supervise(self, planner: Callable[[], MakePlan], signals: Signals) -> ExitCode:
@@ -194,11 +200,13 @@ class Supervisor:
             device=process.device_id,
             pid=message["pid"],
         )
+        self.hangs.started(process, time.time_ns())
 
     def _on_status(self, link: AgentLink, message: dict) -> None:
         data, rank = message["data"], message["rank"]
         if self.injection is not None:
             self.injection.heard(rank, data)
+        self.hangs.heard(message["name"], data, message["time_ns"])
         if data.get("event") == "phase":
             self.phases[message["name"]] = data.get("phase")
         if self.reporter.worker(message, link.host) and data["event"] == "error":
@@ -209,6 +217,7 @@ class Supervisor:
             self._decide(policy.Raised(name, rank, link.host, time_ns, what, traceback, error_ns))
 
     def _on_exit(self, link: AgentLink, message: dict) -> None:
+        self.hangs.ended(message["name"])
         keys = ("name", "rank", "code", "signal", "stopped", "out_of_memory")
         fields = {key: message[key] for key in keys}
         time_ns, error_ns = link.clock.correct(message["time_ns"])
@@ -223,6 +232,19 @@ class Supervisor:
                 **fields,
             )
         )
+
+    def _on_probe(self, link: AgentLink, message: dict) -> None:
+        self.hangs.seen(link.host, message["processes"])
+
+    def _on_hung(self, hung: policy.Hung) -> None:
+        clock = self.links[hung.host].clock if hung.host else None
+        time_ns = clock.correct(hung.time_ns).time_ns if clock else hung.time_ns
+        self._decide(replace(hung, time_ns=time_ns))
+
+    def _on_stacks(self, link: AgentLink, message: dict) -> None:
+        self._stacks_wanted.discard(link.host)
+        if not self._stacks_wanted:
+            self._decide(policy.TimeOver())
 
     def _on_failed(self, link: AgentLink, message: dict) -> None:
         self._lost(link, message["message"])
@@ -252,6 +274,8 @@ class Supervisor:
 
     def _decide(self, event: policy.Event) -> None:
         self.state, decisions = policy.decide(self.state, event)
+        if self.state.ending is not None:
+            self.hangs.close()
         for decision in decisions:
             self.reporter.emit("decision", action=decision.action.value, reason=decision.reason)
             self._act(decision.action)
@@ -266,6 +290,10 @@ class Supervisor:
         elif action is Action.PREEMPT:
             self._tell_all({"op": "signal", "rank": None, "signal": int(policy.SAVE_AND_LEAVE)})
             self._after(grace_s, "end", lambda: self._decide(policy.TimeOver()))
+        elif action is Action.STACKS:
+            self._stacks_wanted = {host for host, link in self.links.items() if not link.ended}
+            self._tell_all({"op": "stacks", "first": self.state.failures[-1].name})
+            self._after(STACKS_WAIT_S, "end", lambda: self._decide(policy.TimeOver()))
         elif action is Action.WAIT:
             self._after(ERROR_EXIT_S, "end", lambda: self._decide(policy.TimeOver()))
         else:

@@ -19,6 +19,7 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     say=TEXT           printed before the first step; escapes are understood, the bytes may be invalid UTF-8
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -182,6 +183,7 @@ def main() -> None:
         return  # msrun starts every program once more as its scheduler
     if "marks" in SETTINGS:
         mark("start", f"{os.getpid()} {time.time_ns()}")
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     signal.signal(signal.SIGUSR2, save_and_leave)
     if "term" in SETTINGS:
         signal.signal(

@@ -11,6 +11,7 @@ from launcher.policy import (
     AgentLost,
     Decision,
     Exited,
+    Hung,
     Raised,
     Signalled,
     Started,
@@ -292,6 +293,39 @@ def test_the_uncertainty_does_not_matter_on_one_host_or_for_what_is_an_effect():
     effect = Exited("rank-03", 3, "h2", 101, 1, tail=("Connection reset by peer",), error_ns=50)
     state, _ = follow(state, effect)
     assert "as far as" not in "".join(followers(state.failures, verdict(state)))
+
+
+def hung(rank=1, what="hung since 14:03:12 (121 s) in phase train, data of step 6: blocked"):
+    if rank is None:
+        return Hung(None, None, None, "interconnect", what, 50)
+    return Hung(f"rank-{rank:02}", rank, "h1", "blocked", what, 50)
+
+
+def test_a_hang_has_its_stacks_taken_before_the_stop_and_its_own_exit_code():
+    state, actions = after(hung(), TimeOver(), killed_by_us(0), killed_by_us(1), killed_by_us(2))
+    assert (actions, outcome(state)) == ([Action.STACKS, Action.STOP], ExitCode.HANG)
+    assert sentence(verdict(state), device=3) == (
+        "rank 1 (host h1, device 3) has hung since 14:03:12 (121 s) in phase train, data of step 6: blocked; "
+        "the stacks of all ranks are at the ends of their logs"
+    )
+
+
+def test_a_hang_that_is_nobodys_names_nobody():
+    state, _ = after(hung(None, "hung since 14:03:12 (121 s): all wait for each other"), TimeOver())
+    assert verdict(state).rank is None and outcome(state) == ExitCode.HANG
+    assert sentence(verdict(state)).startswith("the ranks have hung since 14:03:12 (121 s): all wait")
+
+
+@pytest.mark.parametrize("ending", [INT, TERM, ended(2, 1)])
+def test_what_is_ending_already_does_not_hang(ending):
+    before, actions = after(ending)
+    assert follow(before, hung()) == (before, [])
+
+
+def test_a_rank_that_ends_while_stacks_are_taken_ends_the_wait():
+    state, actions = after(hung(), ended(0, number=signal.SIGTERM, at=60))
+    assert actions == [Action.STACKS, Action.STOP]
+    assert verdict(state).rank == 1
 
 
 def test_nothing_failed():

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import pytest
+
+from launcher.hangs import LOOK_S, PROBE_GAP_S, Hangs
+from launcher.limits import FACTOR, PhaseLimits
+
+START_S, PHASE_S, HANG_S = 300.0, 1800.0, 60.0
+SECOND = 10**9
+ASLEEP, RUNNING, STOPPED, DISK, TRACED = "S", "R", "T", "D", "t"
+
+
+class Run:
+    """Ranks that say what a test says they say, at the times of the test, and a /proc of its making."""
+
+    def __init__(self, ranks=3):
+        self.hangs = Hangs(PhaseLimits(START_S, PHASE_S, HANG_S))
+        self.ranks = range(ranks)
+        self.now = 0.0
+        self.cpu = dict.fromkeys(self.ranks, 0.0)
+        for rank in self.ranks:
+            self.hangs.started(name(rank), rank, "h1", 0.0, 0)
+
+    def say(self, event, *ranks, after=0.0, **fields):
+        self.now += after
+        for rank in ranks or self.ranks:
+            self.hangs.heard(name(rank), {"event": event, **fields}, self.now, int(self.now * SECOND))
+
+    def enter(self, what, step, *ranks, after=0.0):
+        self.say("enter", *ranks, after=after, what=what, step=step)
+
+    def steps(self, first, last, step_s=1.0):
+        for step in range(first, last + 1):
+            self.enter("data", step)
+            self.enter("step", step)
+            self.say("step", after=step_s, step=step)
+
+    def trained(self, steps=5):
+        """Up to a step in which the train limit is known."""
+        self.say("phase", phase="init")
+        self.say("phase", phase="compile", after=2)
+        self.steps(1, 1, 20)
+        self.say("phase", phase="train")
+        self.steps(2, steps)
+        return self
+
+    def look(self, after=0.0, states=None, busy=(), **more):
+        self.now += after
+        looks = {}
+        for rank in self.ranks:
+            self.cpu[rank] += after * (rank in busy)
+            look = {"state": RUNNING if rank in busy else ASLEEP, "cpu_s": self.cpu[rank], "group_cpu_s": 0.0}
+            looks[name(rank)] = {**look, "stopped": [], "wchan": None, **more}
+            looks[name(rank)]["state"] = (states or {}).get(rank, looks[name(rank)]["state"])
+        return self.hangs.seen(looks, self.now)
+
+    def judge(self, after=HANG_S + 1, **seen):
+        """The verdict after a time without a word and two looks; the first look alone says nothing."""
+        self.now += after
+        assert self.hangs.wants_look(self.now)
+        assert self.look(**seen) is None
+        assert not self.hangs.wants_look(self.now)
+        assert self.hangs.wants_look(self.now + PROBE_GAP_S)
+        return self.look(after=PROBE_GAP_S, **seen)
+
+    def is_quiet(self, after):
+        """Nobody is suspected after so long, however it looks."""
+        self.now += after
+        return not self.hangs.suspects(self.now) and self.look() is None and self.look(after=1.0) is None
+
+
+def name(rank):
+    return f"rank-{rank:02}"
+
+
+def at_data(culprit, steps=5):
+    """One rank has not come out of its data; the others wait for it in the step."""
+    run = Run().trained(steps)
+    run.enter("data", steps + 1)
+    run.enter("step", steps + 1, *(rank for rank in run.ranks if rank != culprit))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind", "words"),
+    [
+        ({}, "blocked", "asleep, without processor time"),
+        ({"wchan": "hrtimer_nanosleep"}, "blocked", "asleep in hrtimer_nanosleep"),
+        ({"busy": [1]}, "spinning", "spins"),
+        ({"states": {1: DISK}, "wchan": "nfs_wait"}, "blocked", "in the kernel in nfs_wait (state D)"),
+        ({"stopped": [77]}, "stopped", "its process 77 is stopped by a signal"),
+    ],
+)
+def test_who_is_not_in_the_collective_is_named_with_what_it_does(seen, kind, words):
+    hung = at_data(1).judge(**seen)
+    assert (hung.name, hung.rank, hung.host, hung.kind) == ("rank-01", 1, "h1", kind)
+    assert words in hung.what
+    assert "in phase train, data of step 6" in hung.what
+    assert hung.what.endswith("; ranks 0, 2 wait in phase train, step 6")
+    assert hung.time_ns == 26 * SECOND  # of its last sign of progress
+
+
+def test_those_who_wait_may_spin_and_are_not_to_blame_for_it():
+    hung = at_data(1).judge(busy=[0, 2])
+    assert (hung.rank, hung.kind) == (1, "blocked")
+
+
+def test_a_spinner_that_gets_no_core_is_one_nevertheless():
+    hung = at_data(1).judge(states={1: RUNNING})
+    assert hung.kind == "spinning"
+
+
+def test_children_that_compute_are_told():
+    run = at_data(0)
+    run.now += HANG_S + 1
+    assert run.look(group_cpu_s=5.0) is None
+    assert "while its child processes compute" in run.look(after=1.0, group_cpu_s=6.0).what
+
+
+def test_who_has_not_left_the_collective_before_is_named():
+    run = Run().trained(5)
+    run.enter("data", 6)
+    run.enter("step", 6)
+    run.say("step", 0, 1, step=6)
+    run.enter("data", 7, 0, 1)
+    run.enter("step", 7, 0, 1)
+    hung = run.judge()
+    assert hung.rank == 2 and "phase train, step 6: blocked" in hung.what
+
+
+def test_an_earlier_sum_is_behind_a_later_one_of_the_same_step():
+    run = Run().trained(5)
+    run.say("phase", phase="eval")
+    run.say("enter", what="gather", step=5, count=1)
+    run.say("enter", 0, 2, what="gather", step=5, count=2)
+    assert run.judge(after=PHASE_S + 1).rank == 1
+
+
+def test_all_in_the_collective_is_nobodys_fault_that_can_be_named():
+    run = Run().trained(5)
+    run.enter("data", 6)
+    run.enter("step", 6)
+    hung = run.judge()
+    assert (hung.name, hung.rank, hung.host, hung.kind) == (None, None, None, "interconnect")
+    assert "phase train, step 6: all wait for each other" in hung.what
+
+
+@pytest.mark.parametrize(("busy", "rank", "kind"), [([2], 2, "spinning"), ([0, 1], 2, "blocked")])
+def test_a_single_one_that_differs_in_the_collective_is_not_waiting(busy, rank, kind):
+    run = Run().trained(5)
+    run.enter("step", 6)
+    hung = run.judge(busy=busy)
+    assert (hung.rank, hung.kind) == (rank, kind)
+
+
+def test_of_two_that_differ_it_can_not_be_said_which_waits():
+    run = Run(2).trained(5)
+    run.enter("step", 6)
+    assert run.judge(busy=[0]).rank is None
+
+
+def test_a_storage_that_does_not_answer_is_no_single_ranks_fault():
+    run = Run().trained(5)
+    for rank in run.ranks:
+        run.enter("data", 6, rank, after=0.3)
+    hung = run.judge()
+    assert (hung.rank, hung.kind) == (None, "shared")
+
+
+def test_one_rank_alone_has_nobody_to_wait_for():
+    run = Run(1).trained(5)
+    run.enter("step", 6)
+    hung = run.judge()
+    assert (hung.rank, hung.kind) == (0, "blocked") and "wait in" not in hung.what
+
+
+def test_shares_of_an_evaluation_are_judged_one_by_one():
+    run = Run(2).trained(5)
+    run.say("phase", phase="eval")
+    for done in range(0, 2000, 100):
+        run.say("enter", 0, what="eval", step=done, after=100)
+    hung = run.judge(after=0)
+    assert hung.rank == 1 and hung.kind == "blocked"
+
+
+# --- no false alarm
+
+
+def test_a_long_compile_is_none():
+    run = Run()
+    run.say("phase", phase="compile")
+    run.enter("data", 1)
+    run.enter("step", 1)
+    assert run.is_quiet(after=PHASE_S - 10)
+
+
+def test_a_long_save_of_rank_0_is_none_and_the_others_wait_as_long():
+    run = Run().trained(5)
+    run.say("phase", 0, phase="save")
+    run.enter("save", 5, 0)
+    run.enter("data", 6, 1, 2)
+    run.enter("step", 6, 1, 2)
+    assert run.is_quiet(after=PHASE_S - 10)
+
+
+def test_the_first_evaluation_is_none_and_the_next_goes_by_it():
+    run = Run().trained(5)
+    run.say("phase", phase="eval")
+    assert run.is_quiet(after=PHASE_S - 10)
+    run.say("phase", phase="train", after=-PHASE_S + 110)  # in truth it took 101 s
+    run.say("phase", phase="eval")
+    assert run.is_quiet(after=FACTOR * 100)
+    assert run.hangs.suspects(run.now + 20)
+
+
+def test_others_that_are_made_to_wait_do_not_raise_the_limit_of_a_step():
+    run = Run().trained(5)
+    run.say("phase", 0, phase="save")
+    run.enter("step", 6, 1, 2)
+    run.say("phase", 0, phase="train", after=500)
+    run.enter("step", 6, 0)
+    run.say("step", 1, 2, 0, step=6, after=1)
+    assert run.hangs.limits.of("train") == HANG_S
+
+
+def test_limits_are_learnt_and_told_when_they_change_notably():
+    run = Run()
+    assert run.hangs.limits.of("train") == PHASE_S
+    run.trained(3)
+    assert run.hangs.limits.of("train") == PHASE_S and not run.hangs.limits.news()
+    run.steps(4, 6, 13.0)
+    assert run.hangs.limits.of("train") == FACTOR * 13
+    (told,) = run.hangs.limits.news()
+    assert (told.phase, told.limit_s, told.longest_s) == ("train", 65.0, 13.0)
+    run.steps(7, 7, 14.0)
+    assert run.hangs.limits.of("train") == 70 and not run.hangs.limits.news()
+    run.steps(8, 8, 1000.0)
+    assert [told.limit_s for told in run.hangs.limits.news()] == [PHASE_S]  # the collectives' own is above it
+
+
+def test_a_program_that_says_nothing_is_never_judged_by_its_silence():
+    run = Run()
+    assert run.is_quiet(after=1e6)
+    assert run.hangs.wants_look(run.now + LOOK_S)  # but it is looked after
+
+
+def test_a_program_that_tells_of_its_steps_alone_hangs_without_a_name():
+    run = Run()
+    for step in range(1, 7):
+        run.say("step", 0, step=step, after=1)
+    hung = run.judge()
+    assert hung.rank is None
+
+
+def test_who_does_not_come_to_the_meeting_is_named():
+    run = Run()
+    run.say("phase", 0, 2, phase="init")
+    run.enter("join", 0, 0, 2)
+    hung = run.judge(after=START_S + 1)
+    assert hung.rank == 1 and hung.what.endswith("ranks 0, 2 wait in phase init, meeting the others")
+
+
+def test_lines_that_are_no_progress_do_not_help():
+    run = at_data(1)
+    for _ in range(7):
+        run.say("metric", 1, after=10)  # perhaps of a thread
+        run.say("no such event", 1)
+    assert run.judge(after=0).rank == 1
+
+
+def test_a_word_between_the_looks_clears_a_suspect():
+    run = at_data(1)
+    run.now += HANG_S + 1
+    assert run.look() is None
+    run.enter("step", 6, 1)
+    assert run.look(after=1.0) is None and not run.hangs.suspects(run.now)
+
+
+def test_a_rank_that_a_debugger_holds_is_left_alone():
+    run = at_data(1)
+    run.now += HANG_S + 1
+    assert [run.look(after=10.0, states={1: TRACED}) for _ in range(3)] == [None] * 3
+
+
+# --- stopped
+
+
+def test_a_stopped_process_is_named_in_any_phase_long_before_its_limit():
+    run = Run()
+    run.say("phase", phase="compile")
+    begin = run.now
+    while (hung := run.look(after=LOOK_S, states={2: STOPPED})) is None:
+        assert run.now - begin < 60
+    assert (hung.rank, hung.kind) == (2, "stopped") and "phase compile" in hung.what
+    assert 20 <= run.now - begin <= 30
+
+
+def test_a_silent_programs_stop_is_seen_too_and_a_short_one_is_forgiven():
+    run = Run()
+    assert run.look(after=LOOK_S, states={0: STOPPED}) is None
+    assert run.look(after=LOOK_S) is None
+    assert run.look(after=LOOK_S, states={0: STOPPED}) is None
+    assert run.look(after=2 * LOOK_S, states={0: STOPPED}).rank == 0
+
+
+def test_a_stopped_rank_is_to_blame_also_within_the_collective():
+    run = Run().trained(5)
+    run.enter("step", 6)
+    looks = [run.look(after=LOOK_S, states={1: STOPPED}) for _ in range(3)]
+    assert looks[:2] == [None, None] and looks[2].rank == 1
+
+
+def test_the_scheduler_is_looked_after_too():
+    run = Run()
+    run.hangs.started("scheduler", None, "h1", 0.0, 0)
+    look = {"state": STOPPED, "cpu_s": 0.0, "group_cpu_s": 0.0, "stopped": [], "wchan": None}
+    assert run.hangs.seen({"scheduler": look}, 10.0) is None
+    assert run.hangs.seen({"scheduler": look}, 30.0).name == "scheduler"
+
+
+def test_who_has_ended_is_not_looked_for():
+    run = at_data(1)
+    run.hangs.ended("rank-01")
+    run.now += HANG_S + 1
+    assert run.look() is None
+    assert run.look(after=1.0).rank is None
