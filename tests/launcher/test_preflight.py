@@ -37,6 +37,12 @@ def test_an_address_that_differs_is_told_with_both_values() -> None:
     assert "correct the file" in told and "\n" not in told
 
 
+def test_whom_a_finding_is_held_against_is_known() -> None:
+    with pytest.raises(PreflightError) as caught:
+        require_ready(CLUSTER, {"node1": replace(GOOD, devices=(0, 1, 2, 3, 4, 5, 6))})
+    assert (caught.value.host, caught.value.device) == ("node1", 7)
+
+
 def test_an_absent_device_is_told_with_those_that_are_there() -> None:
     told = findings(CLUSTER, node1=replace(GOOD, devices=(0, 1, 2, 3, 4, 5, 6)))
     assert told.startswith("node1 device 7: is not there (no /dev/davinci7; there are: 0, 1, 2, 3, 4, 5, 6)")

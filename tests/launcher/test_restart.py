@@ -140,6 +140,8 @@ def test_a_port_that_was_taken_is_no_failure(start):
 def test_a_signal_before_the_next_attempt_is_answered_at_once(start, number, code):
     launch = start(*SHORT, "faults=oom@2:1", "first_wait_s=600")
     launch.until("retry")
+    while status(launch)["state"] != "waiting":
+        os.sched_yield()
     launch.signal(number)
     assert launch.finish() == code
     assert len(launch.all("attempt")) == 1
