@@ -9,7 +9,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import cluster_fields as read
 from launcher.chips import CHIPS, MAX_WORKERS_PER_HOST, Chip
@@ -192,13 +192,7 @@ def read_cluster(document: Document) -> Cluster:
         default_rendezvous,
     )
     timeouts = _timeouts(top.take("timeouts", read.mapping, "a mapping", "", {}), problems)
-    devices = sum(len(host.devices or ()) for host in hosts)
-    at_most = f"0 to {devices - 1}: a job needs a device" if devices > 1 else "0"
-    remedy = "leave it out to keep none in reserve"
-    spares = top.take("spares", read.number(int, 0, max(0, devices - 1)), at_most, remedy, 0)
-    at_most = f"1 to {devices - (spares or 0)}, the devices that a job uses"
-    remedy = "leave it out to stop rather than go on with fewer"
-    min_devices = top.take("min_devices", read.number(int, 1, devices - (spares or 0)), at_most, remedy, None)
+    spares, min_devices = _reserve(top, hosts)
     python = top.take(
         "python", read.program, "path of a Python", "leave it out to take this one", sys.executable
     )
@@ -224,6 +218,19 @@ def read_cluster(document: Document) -> Cluster:
         python=python,
         source=document.path,
     )
+
+
+def _reserve(top: Fields, hosts: Sequence[Host]) -> Tuple[int, Optional[int]]:
+    """`spares` and `min_devices`."""
+    devices = sum(len(host.devices) for host in hosts if host.devices is not None)
+    if not hosts or any(host.devices is None for host in hosts):
+        devices = MAX_WORKERS_PER_HOST  # not known; what is wrong with the hosts is told
+    expected = f"0 to {devices - 1}, as a job needs a device"
+    spares = top.take("spares", read.number(int, 0, devices - 1), expected, "leave it out to keep none", 0)
+    used = devices - (spares or 0)
+    expected = f"1 to {used}, the devices that a job uses"
+    remedy = "leave it out to stop rather than go on with fewer"
+    return spares, top.take("min_devices", read.number(int, 1, used), expected, remedy, None)
 
 
 def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem]) -> Host:

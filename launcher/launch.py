@@ -154,7 +154,7 @@ class _Launch:
         excluded = sorted(map(str, self.history.excluded))
         self.reporter.emit(
             "retry",
-            after_s=decision.after_s,
+            after_s=round(decision.after_s, 3),
             reason=reason,
             excluded=excluded,
             restarts_left=self._restarts_left,

@@ -229,7 +229,7 @@ MISTAKES = {
         one_host("cpu", "2", "spares: 2\n"),
         5,
         "spares",
-        ["2 is out of range", "expected 0 to 1: a job needs a device", "leave it out"],
+        ["2 is out of range", "expected 0 to 1, as a job needs a device", "leave it out"],
     ),
     "spares that leave what the chip does not take": (
         one_host("ascend910", "8", "spares: 1\n"),
