@@ -67,6 +67,17 @@ def test_a_killed_rank_is_restarted_and_both_attempts_keep_their_logs(start):
     assert len(set(ports)) == 2
 
 
+def test_a_rank_that_hangs_is_restarted(start):
+    cluster = LOCAL_CLUSTER.format(devices=2, grace_s=5).replace(
+        "timeouts: {", "timeouts: {phase_s: 2, hang_s: 1, "
+    )
+    launch = start(*SHORT, "faults=hang@3:1", cluster=cluster)
+    assert launch.finish() == 0
+    (verdict,) = launch.all("verdict")
+    assert (verdict["kind"], verdict["rank"]) == ("hung", 1)
+    assert [event["exit_code"] for event in launch.all("outcome")] == [6, 0]
+
+
 def test_a_new_supervisor_learns_from_the_journal_what_happened(start):
     launch = start(*SHORT, "faults=oom@3:1,oom@5:1", more="spares: 1\n", devices=3)
     assert launch.finish() == 0
