@@ -89,10 +89,15 @@ def _size(path: str) -> int:
         return 0
 
 
+def spy_program() -> str | None:
+    """py-spy's path, None where it is not installed."""
+    own = os.path.dirname(sys.executable)  # noqa: PTH120  a virtual environment need not be on PATH
+    return shutil.which("py-spy", path=os.pathsep.join([os.environ.get("PATH", ""), own]))
+
+
 def _spy(targets: list[Target], stopped: list[Target]) -> list[Target]:
     """py-spy on as many at a time as there are cores; returns whose stacks it wrote."""
-    own = os.path.dirname(sys.executable)  # noqa: PTH120  a virtual environment need not be on PATH
-    program = shutil.which("py-spy", path=os.pathsep.join([os.environ.get("PATH", ""), own]))
+    program = spy_program()
     if program is None:
         return []
     end = time.monotonic() + SPY_LIMIT_S

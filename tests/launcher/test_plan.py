@@ -273,14 +273,15 @@ def test_one_rank_meets_nobody() -> None:
 
 def test_limits_of_collectives_lie_above_the_longest_phase() -> None:
     for kind, devices in (("cpu", 2), ("ascend910", with_ips(1, 0, 1)), ("ascend910b", 2)):
-        for phase_s in (1, 400, 6999.5):
-            made = cluster(kind, devices, timeouts={"phase_s": phase_s, "start_s": 300})
+        for phase_s, hang_s in ((1, 1), (400, 120), (6999.5, 120), (100, 5000)):
+            timeouts = {"phase_s": phase_s, "hang_s": hang_s, "start_s": 300}
+            made = cluster(kind, devices, timeouts=timeouts)
             env = make_plan(made, JOB, {}).processes[-1].env
             names = (
                 ["MS_CPU_COMM_OP_TIMEOUT"] if kind == "cpu" else ["HCCL_CONNECT_TIMEOUT", "HCCL_EXEC_TIMEOUT"]
             )
             for name in names:
-                assert int(env[name]) >= max(phase_s, 300) + COLLECTIVE_MARGIN_S, (kind, name)
+                assert int(env[name]) >= max(phase_s, hang_s, 300) + COLLECTIVE_MARGIN_S, (kind, name)
             if kind != "cpu":
                 assert 120 <= int(env["HCCL_CONNECT_TIMEOUT"]) <= 7200
                 assert int(env["HCCL_EVENT_TIMEOUT"]) > int(env["HCCL_EXEC_TIMEOUT"])
