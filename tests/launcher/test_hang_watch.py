@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, LIGHT_WORKER, Launch, closing, environment
+from launching import FOREVER, LIGHT_WORKER, LIMIT_S, Launch, closing, environment
 
 from launcher.agent import probe, processes, stacks
 
@@ -106,7 +106,7 @@ def test_long_phases_are_no_hangs(start):
     assert launch.finish() == 0
     assert not journal(launch, "suspect") and not journal(launch, "decision")
     learnt = {event["phase"]: event["limit_s"] for event in journal(launch, "limit")}
-    assert 2 <= learnt["train"] < learnt["save"] and learnt["eval"] == pytest.approx(15, rel=0.3)
+    assert 2 <= learnt["train"] < learnt["save"] < learnt["eval"]
 
 
 def test_a_program_that_says_nothing_is_left_alone_unless_it_is_stopped(start):
@@ -151,10 +151,11 @@ def worker(tmp_path):
             env = environment(RANK_ID="0")
             started.append(subprocess.Popen(argv, stdout=out, stderr=out, start_new_session=True, env=env))
         pid = started[-1].pid
-        end = time.monotonic() + 20
-        while "injected" not in log.read_text() or (fault == "stop" and processes.look(pid).state != "T"):
+        end = time.monotonic() + LIMIT_S
+        while "injected" not in log.read_text():
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.01)
+        await_state(pid, {"stop": "T", "spin": "R"}.get(fault, "S"))
         return stacks.Target(processes.look(pid), str(log))
 
     yield make
@@ -163,6 +164,13 @@ def worker(tmp_path):
             processes.send(child, signal.SIGKILL)
         process.kill()
         process.wait()
+
+
+def await_state(pid, state):
+    end = time.monotonic() + LIMIT_S
+    while processes.look(pid).state != state:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def look(target, name="rank-00"):
@@ -186,6 +194,7 @@ def test_children_are_counted_apart_and_a_stopped_one_is_told(worker):
     own = target.process.pid
     (child,) = (p.pid for p in processes.descendants(own) if os.getpgid(p.pid) == own)
     os.kill(child, signal.SIGSTOP)
+    await_state(child, "T")
     seen = look(target)["rank-00"]
     assert seen["stopped"] == [child] and seen["state"] == "S"
 
