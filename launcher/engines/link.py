@@ -121,6 +121,7 @@ class AgentLink:
             how = "its output ended"
         else:
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            how = how if code else "the connection to it ended"
         return "; ".join(filter(None, [how, self.said()]))
 
     def said(self) -> str:
