@@ -115,7 +115,7 @@ os._exit(1)
 """
 
 
-@pytest.mark.parametrize("order", ["0,3,1,2", "2,0,3,1", "3,2,1,0"])
+@pytest.mark.parametrize("order", ["1,0,3,2", "2,0,3,1"])
 def test_the_first_rank_is_named_although_the_hosts_clocks_differ_by_more_than_the_gap(
     network, start, tmp_path, order
 ):
@@ -135,5 +135,5 @@ def test_the_first_rank_is_named_although_the_hosts_clocks_differ_by_more_than_t
     assert launch.finish() == 4
     (verdict,) = launch.all("verdict")
     assert str(verdict["rank"]) == order[0], (verdict, launch.all("error"))
-    others = {"0": "1-3", "2": "0-1, 3", "3": "0-2"}[order[0]]
+    others = {"1": "0, 2-3", "2": "0-1, 3"}[order[0]]
     assert verdict["then"] == [f"ranks {others} then: ConnectionError: a peer did not answer"]
