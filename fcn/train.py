@@ -81,8 +81,7 @@ class Trainer:
                 last = step == self.total_steps
                 # Who was asked to leave has seconds left: save, and evaluate another time.
                 if self._evaluation_is_due(step) and (last or not stop):
-                    with self.status.during("eval"):
-                        self._evaluate(step)
+                    self._evaluate(step)
                 if last or stop or step % self.config.save_steps == 0:
                     self._save(step)
                 if stop and not last:
@@ -146,7 +145,8 @@ class Trainer:
     def _evaluate(self, step: int) -> None:
         """Score the present weights on all ranks; rank 0 keeps the best."""
         assert self.evaluator is not None
-        result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
+        with self.status.during("eval"):
+            result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
         epoch, _ = self._place(step)
         if self.world.rank == 0:
             self.status.send(

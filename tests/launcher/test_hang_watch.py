@@ -106,7 +106,7 @@ def test_long_phases_are_no_hangs(start):
     assert launch.finish() == 0
     assert not journal(launch, "suspect") and not journal(launch, "decision")
     learnt = {event["phase"]: event["limit_s"] for event in journal(launch, "limit")}
-    assert 2 <= learnt["train"] < learnt["save"] < learnt["eval"]
+    assert 2 <= learnt["train"] < min(learnt["save"], learnt["eval"])
 
 
 def test_a_program_that_says_nothing_is_left_alone_unless_it_is_stopped(start):
