@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow faults faults-full lint bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,15 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch
 	$(BIN)/python -m pytest -m "slow or torch"
+
+# Launches that are broken on purpose, 20 times in each way; about ten minutes on two cores.
+faults: $(VENV)/installed
+	$(BIN)/python tests/faults
+
+# As many times as the promises speak of, beside torchrun and msrun; less than an hour.
+faults-full: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch
+	$(BIN)/python tests/faults --full --out benchmarks/results/faults.json
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     steps, step_s      how many steps and how long each takes
     collective=GAP_S   every step ends when all ranks have ended it, over sockets; a rank that has lost
                        another one fails GAP_S later
-    stall=STEP         with `collective`: from this step on the ranks wait for each other for ever
+    stall=STEP         with `collective`: at this step of the first attempt the ranks wait for ever
     error=TEXT         what a rank says that has lost another one
     faults=FAULT@STEP:RANK,...  what --inject would order, one for each attempt
     silent=1           nothing is said on the status pipe
@@ -84,7 +84,7 @@ class Collective:
             if not peer.recv(1):
                 raise ConnectionError
         if RANK == 0:
-            if step >= number("stall", step + 1):
+            if step == number("stall", 0) and os.environ["FCN_ATTEMPT"] == "1":
                 self.peers[0].recv(1)
             for peer in self.peers:
                 peer.sendall(b".")

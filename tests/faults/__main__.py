@@ -52,6 +52,8 @@ def main() -> int:
         if args.rows and not row.name.startswith(tuple(args.rows)):
             continue
         count = args.count or (row.full if args.full else row.quick)
+        if count == 0:
+            continue
         results.append(play(row, args.seed, range(count) if args.only is None else [args.only]))
         show(results[-1])
     if args.out:
