@@ -10,10 +10,11 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
     stacks   first: whose stack matters most; the stacks of all processes go to their logs, then `stacks`
     stop     grace_s; SIGTERM to the process groups, after the grace SIGKILL to everything; 0 kills at once
 
-From the agent (`event`), on its stdout, whose end says that the host is clean:
+From the agent (`event`), on its stdout; the host is clean when it has ended after `done`:
 
     hello    protocol, facts: see launcher/agent/observe.py
     pong     id, time_ns; at most every HEALTH_S seconds health: see launcher/agent/health.py
+    abandoned  pids: processes of a run that nobody watched any more, which were found here and killed
     started  name, rank, pid
     status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD
     exit     name, rank, code or signal (the other is None), time_ns, stopped: whether a stop had reached it

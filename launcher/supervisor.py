@@ -159,6 +159,10 @@ class Supervisor:
             del self._timers["hello"]
             self._start_processes(self._make_plan(facts))
 
+    def _on_abandoned(self, link: AgentLink, message: dict) -> None:
+        pids = ", ".join(map(str, message["pids"]))
+        self.reporter.warn(f"host {link.host}: ended what an earlier run had left there: processes {pids}")
+
     def _on_pong(self, link: AgentLink, message: dict) -> None:
         if not self.state.failures:  # these are compared by one and the same idea of the clocks
             link.on_pong(message)

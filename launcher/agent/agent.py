@@ -67,6 +67,7 @@ class Agent:
             self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**options)})
             import launcher.agent.spawn  # noqa: F401  here, as the supervisor plans meanwhile
 
+            self._end_abandoned()
             self._renew_lease()
             while not self.finished:
                 self._wait()
@@ -79,6 +80,14 @@ class Agent:
             self.deaths.check()
             self.outbox.put({"event": "done", "left": self.left})
             self.outbox.drain()
+
+    def _end_abandoned(self) -> None:
+        """Ends what a run left here whose guard, agent and supervisor were all killed: nobody else will."""
+        found = processes.abandoned()
+        for process in found:
+            processes.send(process, signal.SIGKILL)
+        if found:
+            self.outbox.put({"event": "abandoned", "pids": [process.pid for process in found]})
 
     def _wait(self) -> None:
         ready = self.selector.select(0 if self.waiting else self._until_next_end())

@@ -12,6 +12,7 @@ import select
 
 from launcher.agent import processes
 
+AGENT_MARGIN_S = 0.5  # for the agent, which loses the lease with us, to end everything and to say so
 
 def main(options: dict, lease_s: float | None = None) -> int:
     """Runs the agent; returns its exit code when it has ended and everything below it too.
@@ -28,11 +29,15 @@ def main(options: dict, lease_s: float | None = None) -> int:
         _agent(guard_life, agent_held, lease_s, options)
     os.close(guard_life)
     os.close(agent_held)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)  # the channel is the agent's alone: its end is told even if we are stopped
+    os.close(null)
 
     poll = select.poll()
     poll.register(0, select.POLLRDHUP)  # the end of a socket; the end of a pipe is reported unasked
     poll.register(agent_life, select.POLLIN)
-    while poll.poll(None if lease_s is None else lease_s * 1000) == [(agent_life, select.POLLIN)]:
+    limit_ms = None if lease_s is None else (lease_s + AGENT_MARGIN_S) * 1000
+    while poll.poll(limit_ms) == [(agent_life, select.POLLIN)]:
         os.read(agent_life, 4096)
     processes.kill_descendants()
     return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF

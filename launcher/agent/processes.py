@@ -12,12 +12,17 @@ import signal
 import time
 
 TOKEN = "FCN_RUN_TOKEN"  # in the environment of every process of a run
+GUARD = "FCN_RUN_GUARD"  # in the same: the guard above it, as `identity` writes it
 KILL_LIMIT_S = 5.0  # a process that outlives SIGKILL so long is blocked in the kernel
 KILL_ROUND_S = 0.005
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
 
 Process = collections.namedtuple("Process", "pid parent state start")
 
@@ -75,15 +80,46 @@ def descendants(root: int) -> list[Process]:
 def tagged(token: str) -> list[Process]:
     """Every living process, ourselves excepted, that carries the run's token and may be read by this user."""
     entry = f"{TOKEN}={token}".encode()
+    return [process for process, environ in _environments() if entry in environ]
+
+
+def abandoned() -> list[Process]:
+    """Every living process of a run whose guard has died, of whatever run, that may be read by this user.
+
+    Only of our own PID namespace: in another one the guard's id, which it was given there, means another.
+    """
+    ours = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+    prefix = f"{GUARD}=".encode()
     result = []
+    for process, environ in _environments():
+        guard = next((entry for entry in environ if entry.startswith(prefix)), prefix)[len(prefix) :].decode()
+        pid = guard.partition(":")[0]
+        if not pid.isdigit() or identity(int(pid)) == guard:
+            continue
+        try:
+            if os.readlink(f"/proc/{process.pid}/ns/pid") == ours:  # noqa: PTH115
+                result.append(process)
+        except OSError:
+            continue
+    return result
+
+
+def identity(pid: int) -> str:
+    """A process as others can recognise it, also when its id has been given away."""
+    process = look(pid)
+    return f"{pid}:{process.start}" if process is not None else f"{pid}:"
+
+
+def _environments() -> Iterator[tuple[Process, list[bytes]]]:
+    """The living processes, ourselves excepted, whose environment may be read."""
     for process in _all():
         try:
             with open(f"/proc/{process.pid}/environ", "rb") as file:  # noqa: PTH123
-                if process.pid != os.getpid() and entry in file.read().split(b"\0"):
-                    result.append(process)
+                environ = file.read().split(b"\0")
         except OSError:
             continue
-    return [process for process in result if process.state not in "ZX"]
+        if process.pid != os.getpid() and process.state not in "ZX":
+            yield process, environ
 
 
 def send(process: Process, number: int) -> None:

@@ -47,13 +47,13 @@ class Child:
 
 
 def environment(own: dict[str, str], token: str) -> dict[str, str]:
-    """The agent's environment without what is stale, with the process's own and the run's token."""
+    """The agent's environment without what is stale, with the process's own, the run's token and guard."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(STALE_PREFIXES) and name not in STALE_NAMES
     }
-    return {**inherited, **own, processes.TOKEN: token}
+    return {**inherited, **own, processes.TOKEN: token, processes.GUARD: processes.identity(os.getppid())}
 
 
 def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:

@@ -83,7 +83,7 @@ class AgentLink:
 
     @property
     def ended(self) -> bool:
-        """Its output has ended, and with it everything that it had to keep alive."""
+        """Its output has ended: the agent has, or the way to it."""
         return self.inbox.eof
 
     def release(self) -> None:

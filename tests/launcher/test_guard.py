@@ -71,15 +71,74 @@ def test_the_supervisor_dies_while_the_guard_is_stopped(agent):
     until_gone(agent.token)
 
 
-def test_guard_and_agent_die_together_then_the_workers_die_and_the_sweep_finds_the_rest(agent):
-    """What the kernel does by itself: the workers; their children in other sessions carry the token."""
-    workers = [started["pid"] for started in agent.all("started")]
+@pytest.fixture
+def leased(tmp_path):
+    """An agent as on another host: silence ends its lease. It has heard nothing since its start."""
+    with closing() as made:
+        agent = AgentProcess("--lease", "3")
+        made.append(agent)
+        agent.until("hello")
+        agent.start(tmp_path, light(0, *STUBBORN))
+        agent.until_training(1)
+        yield agent
+
+
+def test_the_supervisor_is_silent(leased):
+    until_gone(leased.token)
+    assert {"event": "done", "left": []} in leased.rest()
+
+
+def test_the_supervisor_is_silent_while_the_agent_is_stopped(leased):
+    os.kill(only_child(leased.process.pid), signal.SIGSTOP)
+    until_gone(leased.token)
+
+
+def test_the_supervisor_is_silent_while_the_guard_is_stopped(leased):
+    leased.process.send_signal(signal.SIGSTOP)
+    for process in processes.tagged(leased.token):
+        if process.pid != leased.process.pid:
+            wait_dead(process)
+
+
+def test_the_agent_dies_while_the_guard_is_stopped(agent):
+    """The supervisor learns of it, and its sweep ends what the guard does not."""
+    agent.process.send_signal(signal.SIGSTOP)
+    os.kill(only_child(agent.process.pid), signal.SIGKILL)
+    assert "done" not in [event["event"] for event in agent.rest()]
+
+
+def kill_guard_and_agent(agent):
     inner = only_child(agent.process.pid)
     agent.process.send_signal(signal.SIGSTOP)
     os.kill(inner, signal.SIGSTOP)
     os.kill(inner, signal.SIGKILL)
     agent.process.kill()
     agent.process.wait()
+
+
+def test_what_outlives_guard_agent_and_supervisor_ends_when_the_host_is_next_used(agent):
+    kill_guard_and_agent(agent)
+    agent.hang_up()
+    for started in agent.all("started"):
+        process = processes.look(started["pid"])
+        if process is not None:
+            wait_dead(process)
+    left = [process.pid for process in processes.tagged(agent.token)]
+    assert left
+    with closing() as made:
+        made.append(AgentProcess())
+        assert set(made[0].until("abandoned")["pids"]) >= set(left)
+    until_gone(agent.token)
+
+
+def test_what_is_watched_over_is_not_taken_for_abandoned(agent):
+    assert not {p.pid for p in processes.abandoned()} & {p.pid for p in processes.tagged(agent.token)}
+
+
+def test_guard_and_agent_die_together_then_the_workers_die_and_the_sweep_finds_the_rest(agent):
+    """What the kernel does by itself: the workers; their children in other sessions carry the token."""
+    workers = [started["pid"] for started in agent.all("started")]
+    kill_guard_and_agent(agent)
     left = processes.tagged(agent.token)
     command = [sys.executable, "-S", "-m", "launcher.agent", "--sweep", agent.token]
     assert subprocess.run(command, env=environment()).returncode == 0

@@ -218,6 +218,18 @@ def test_a_killed_agent_is_an_infrastructure_failure_with_nothing_left(start):
     assert launch.all("verdict")[0]["kind"] == "agent lost"
 
 
+def test_an_agent_that_is_killed_under_a_stopped_guard_is_an_infrastructure_failure_too(start):
+    launch = start(*STUBBORN)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    outer = guard(launch)
+    inner = only_child(outer)
+    os.kill(outer, signal.SIGSTOP)
+    os.kill(inner, signal.SIGKILL)
+    assert launch.finish() == 5
+    assert processes.tagged(token) == []
+
+
 def test_the_launcher_sweeps_what_outlived_guard_and_agent(start):
     launch = start(*STUBBORN)
     launch.until_training(2)
