@@ -46,12 +46,16 @@ class Job:
             command = self._peer(launcher)
             settings = [*settings, f"meet={free_port()}"]
             path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun's `python`
+        env = environment(PATH=path, **{CASE: self.case})
+        env.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # without it a launch of a clone is as quick as an installed one
         with self.output.open("wb") as output:
             self.began_ns = time.time_ns()
             self.process = subprocess.Popen(
                 [*command, *settings, f"marks={self.marks}"],
                 cwd=folder,
-                env=environment(PATH=path, **{CASE: self.case}),
+                env=env,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
