@@ -98,5 +98,6 @@ class HangWatch:
             return
         hung = self._hangs.seen(self._looks, time.monotonic())
         if hung is not None:
-            self._reporter.emit("hung", **vars(hung), processes=self._looks)
+            known = {**vars(hung), "since_ns": hung.time_ns, "processes": self._looks}
+            self._reporter.emit("hung", **known)
             self._on_hung(hung)
