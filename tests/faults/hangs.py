@@ -62,8 +62,8 @@ ROWS = [
     Row("hangs", "the rank that hangs is named, all stacks are kept, the run is started again", hang, 40),
     Row(
         "slow-phases",
-        f"{COMPILE_S} s of compile, {SAVE_S} s of save and {EVAL_S} s of evaluation are no hangs where limits "
-        f"begin at {HANG_S:g} s",
+        f"{COMPILE_S} s of compile, {SAVE_S} s of save, {EVAL_S} s of evaluation are no hangs, "
+        f"where limits begin at {HANG_S:g} s",
         slow,
         full=1,
         quick=0,
