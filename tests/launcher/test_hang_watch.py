@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, LIGHT_WORKER, LIMIT_S, Launch, closing, environment
+from launching import FOREVER, LIGHT_WORKER, LIMIT_S, TWO_HOSTS, Launch, closing, environment
 
 from launcher.agent import probe, processes, stacks
 
@@ -89,6 +89,20 @@ def test_ranks_that_all_wait_for_each_other_are_not_blamed(start):
     assert all("_exchange" in text for text in logs(launch))
 
 
+def test_ranks_of_several_hosts_are_compared(tmp_path):
+    text = TWO_HOSTS.format(prefix1='[env, "PLACE=h1"]', prefix2='[env, "PLACE=h2"]', grace_s=5)
+    with closing() as launches:
+        launch = Launch(
+            tmp_path, text.replace("timeouts: {", "timeouts: {hang_s: 1, "), *TOGETHER, "faults=spin@5:1"
+        )
+        launches.append(launch)
+        assert launch.finish() == 6
+        verdict = json.loads((launch.run / "status.json").read_text())["verdict"]
+        assert (verdict["rank"], verdict["host"], verdict["kind"]) == (1, "h2", "hung")
+        found = logs(launch)
+        assert "_exchange" in found[0] and "_spin" in found[1]
+
+
 def test_a_run_that_hung_is_started_again(start):
     launch = start("steps=20", "step_s=0.02", "collective=0", "faults=stop@5:1", "max_restarts=1", devices=2)
     assert launch.finish() == 0
@@ -97,14 +111,11 @@ def test_a_run_that_hung_is_started_again(start):
 
 
 def test_long_phases_are_no_hangs(start):
-    launch = start(
-        *("steps=30", "step_s=0.02", "collective=0"),
-        "phase=compile:1:3,save:10:2.5,eval:20:3",
-        devices=2,
-        hang_s=2,
-    )
-    assert launch.finish() == 0
-    assert not journal(launch, "suspect") and not journal(launch, "decision")
+    launch = start(*TOGETHER, "phase=compile:1:3,save:10:2.5,eval:20:3", devices=2, hang_s=2)
+    launch.until("limit", phase="eval")  # learnt at its end
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert not journal(launch, "suspect") and not journal(launch, "hung")
     learnt = {event["phase"]: event["limit_s"] for event in journal(launch, "limit")}
     assert 2 <= learnt["train"] < min(learnt["save"], learnt["eval"])
 
