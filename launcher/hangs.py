@@ -46,7 +46,7 @@ class Watched:
     step: int = 0
     count: int = 0
     images: int = 0  # of an evaluation, done
-    steps: int = 0  # of this phase
+    steps: int = 0  # of this phase, announced before
     stopped_s: Optional[float] = None  # since when every look has found it stopped
     looks: List[Tuple[float, Look]] = field(default_factory=list)  # the last two since at_s
 
@@ -55,13 +55,14 @@ class Watched:
         if kind == "phase":
             self.phase, self.steps = str(data.get("phase")), 0
         self.phase = self.phase or "train"  # a program that tells of its steps alone
+        # Such a one may evaluate between two steps, and not tell: nothing is learnt of it.
+        self.steps += kind == "step" and self.what == "step"
         self.what = data.get("what") if kind == "enter" else "eval" if kind == "eval" else None
         if self.what == "eval":
             self.images = _whole(data.get("step", data.get("done")), 0)
         else:
             self.step = _whole(data.get("step"), self.step)
         self.count = _whole(data.get("count"), 0)
-        self.steps += kind == "step"
 
     @property
     def waits_in(self) -> Optional[Position]:
