@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 20
 OLDEST_S = 60.0  # a worker's own time of its error is believed if it is not older
+DYING_S = 1.0  # between the closing of a process's files and its death, on a busy machine
 
 
 def serve(guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
@@ -197,9 +198,14 @@ class Agent:
     # --- what becomes of the processes
 
     def _status(self, child: Child) -> None:
-        self._forward(child, child.status.read())
+        heard = child.status.read()
+        if heard:
+            heard += child.status.read()  # the end, if that is what follows: now, not after others
+        self._forward(child, heard)
         if child.status.eof:
             self.selector.unregister(child.status.fd)
+            child.hung_up_ns = self._time_of_death(child)
+            self.saw_death = True
 
     def _forward(self, child: Child, heard: list[dict]) -> None:
         for position, data in enumerate(heard):
@@ -223,10 +229,13 @@ class Agent:
         return own
 
     def _time_of_death(self, child: Child) -> int:
-        """Where a pipe was readable before the death, an error behind its first line came before or after.
+        """When its files were closed, if it died of that: others learn of it then, and err before it is dead.
 
-        Then the death counts as the first: who is gone without a word did not go because of another.
+        Where a pipe was readable before the death, an error behind its first line came before or after. Then
+        the death counts as the first: who is gone without a word did not go because of another.
         """
+        if child.hung_up_ns is not None and self.woken_ns - child.hung_up_ns < DYING_S * 1e9:
+            return child.hung_up_ns
         if self.unordered_ns is None or child.has_erred:
             return self.woken_ns
         return self.unordered_ns - 1

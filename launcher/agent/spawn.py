@@ -32,6 +32,7 @@ class Child:
         self.stopped = False
         self.ended = False
         self.has_erred = False
+        self.hung_up_ns: int | None = None  # when its status pipe was closed, which its death does too
 
     def send(self, message: dict) -> None:
         """A line for the worker's control pipe. One that does not read it, or is gone, misses it."""

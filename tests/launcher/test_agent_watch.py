@@ -103,6 +103,27 @@ def test_who_dies_after_an_error_does_not_come_before_it(agent, tmp_path):
     assert error["time_ns"] < agent.until("exit")["time_ns"]
 
 
+def test_a_slow_death_begins_where_others_can_see_it(agent, tmp_path):
+    """A process closes its connections before it is dead; on a busy machine others have erred by then."""
+    code = (
+        "import os, time; status = int(os.environ['FCN_STATUS_FD'])\n"
+        'os.write(status, b\'{"event": "x"}\\n\')\n'
+        "while not os.path.exists('go'): time.sleep(0.005)\n"
+        "os.close(status); os.rename('go', 'gone'); time.sleep(0.1); os._exit(3)"
+    )
+    agent.start(tmp_path, python(0, QUIET), python(1, code))
+    while len(agent.all("status")) < 2:
+        agent.next()
+    (tmp_path / "go").touch()
+    while not (tmp_path / "gone").exists():
+        time.sleep(0.001)
+    time.sleep(WAKE_S)
+    tell(agent.all("started")[0]["pid"], {"event": "error", "time_ns": time.time_ns()})
+    error = next(told_errors(agent))
+    (death,) = agent.all("exit") or [agent.until("exit")]
+    assert death["time_ns"] < error["time_ns"]
+
+
 QUIET = (
     "import os, time; os.write(int(os.environ['FCN_STATUS_FD']), b'{\"event\": \"x\"}\\n'); time.sleep(600)"
 )
