@@ -53,6 +53,11 @@ def check_train(
         warnings += vgg16.warnings
     if config.ckpt_pre_trained:
         weights += check_pretrained(Path(config.ckpt_pre_trained), config)
+    if config.freeze_bn and not config.ckpt_pre_trained:
+        warnings.append(
+            "freeze_bn: the batch norms of layers that start anew stay at mean 0, variance 1; it is meant "
+            "for going on from an FCN-8s checkpoint (ckpt_pre_trained)"
+        )
     warnings += _disk(config, data, global_batch, run_root)
     if config.scale_lr:
         warnings.append(
@@ -134,6 +139,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         options: Dict[str, Any] = {}
         if args.verb == "train":
             data, more = check_train(config, args.world_size, Path(config.train_dir), args.platform)
+            # Both are the run's, also where it goes on with fewer devices.
+            config = config.model_copy(update={"global_batch": config.batch_over(args.world_size)})
+            options = {"world_size": args.world_size}
         elif args.verb == "bench":
             data, more = check_bench(config, args.world_size, args.platform), []
         else:

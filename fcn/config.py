@@ -251,6 +251,21 @@ class Config(BaseModel):
             )
         return total
 
+    def on(self, world_size: int, planned: int) -> Config:
+        """This configuration, made for `planned` devices, on another number of them.
+
+        The same global batch, in slices no larger than planned: they are what memory and batch norm see.
+        Raises ConfigError where the batch cannot be shared out evenly.
+        """
+        if world_size == planned:
+            return self
+        total = self.batch_over(planned)
+        planned_slice = total // (planned * self.accumulate_steps)
+        whole = self.model_copy(update={"global_batch": total, "accumulate_steps": 1})
+        own = whole.batch_over(world_size) // world_size
+        slices = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= planned_slice)
+        return whole.model_copy(update={"accumulate_steps": slices})
+
     @property
     def architecture(self) -> Architecture:
         """What the network's shape and meaning depend on; recorded in every checkpoint."""

@@ -123,6 +123,11 @@ def load_config(
                 values.pop(name, None)
         values.update(source_values)
     problems = []
+    for key in list(from_file):
+        for other in set(_aliases(key)) & {*from_file} - {key}:
+            if other > key:  # once a pair
+                problems.append(f"{places[key]}: the same key as {other} on line {lines[other]}; remove one")
+                values.pop(other, None)
     names = _names()
     for key in [key for key in values if key not in names]:
         near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]

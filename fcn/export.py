@@ -72,8 +72,8 @@ def work(job: Job) -> int:
     gives.
     """
     options = job.options
-    # How to compute it, and how precisely, is for the file's runtime to choose.
-    config = job.config.model_copy(update={"amp_level": "O0"})
+    config = job.config
+    # How to compute it is for the file's runtime to choose.
     net = inference_network(config, replace(job.device, for_onednn=False))
     read = read_checkpoint(config.ckpt_file, config)
     weights = set_inference_weights(net, read, config, config.ckpt_file)

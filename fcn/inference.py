@@ -20,7 +20,7 @@ from fcn.model import Normalise
 from fcn.network import inference_network, set_inference_weights
 from fcn.platform import Platform
 from fcn.status import Status
-from fcn.tiles import SIDE, tiles
+from fcn.tiles import tiles
 
 Size = Tuple[int, int]  # height and width, pixels
 Shape = Tuple[int, int, int]  # rows, height and width of the graph's input
@@ -69,8 +69,7 @@ class Predictor(nn.Cell):
         return _resize(result, size)
 
     def _softmax(self, images: Tensor) -> Tensor:
-        # In mixed precision the scores are float16, in which two large probabilities are soon equal.
-        return ops.softmax(self.net(images).astype(ms.float32), axis=1)
+        return ops.softmax(self.net(images), axis=1)
 
 
 def _resize(images: Tensor, size: Size) -> Tensor:
@@ -203,7 +202,7 @@ class Inference:
         all_probabilities = None
         if self._with_probabilities:
             all_probabilities = np.empty((number, self._config.num_classes, height, width), np.float32)
-        for tile in tiles(height, width, padded(int(SIDE / max(1.0, *self._config.scales)))):
+        for tile in tiles(height, width, self._config.scales):
             (down, across), (rows, columns), (own_rows, own_columns) = tile.seen, tile.kept, tile.kept_of_seen
             ids, probabilities = self._predictor(Tensor(np.ascontiguousarray(images[:, down, across])))
             all_ids[:, rows, columns] = ids.asnumpy()[:, own_rows, own_columns]

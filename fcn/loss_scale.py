@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict
 
 GROW_AFTER_STEPS = 2000
-LARGEST = 2.0**24
-SKIPPED_IN_A_ROW_MAX = 50  # from the largest scale to 1 takes 24
+LARGEST = 2.0**30
+SKIPPED_IN_A_ROW_MAX = 50  # from the largest scale to 1 takes 30
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import initializer
 
 from fcn import onednn
-from fcn.architecture import FC6_KERNEL, STRIDE, UPSAMPLINGS, Architecture
+from fcn.architecture import BATCH_NORM_EPS, FC6_KERNEL, STRIDE, UPSAMPLINGS, Architecture
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
@@ -51,7 +51,7 @@ class FCN8s(nn.Cell):
 
         def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> list:
             # MindSpore's momentum 0.9 keeps nine tenths of the old statistics.
-            return [conv(inputs, outputs, kernel), norm(outputs, eps=1e-5, momentum=0.9), nn.ReLU()]
+            return [conv(inputs, outputs, kernel), norm(outputs, eps=BATCH_NORM_EPS, momentum=0.9), nn.ReLU()]
 
         channels = 3
         stages = []

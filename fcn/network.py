@@ -11,6 +11,7 @@ from mindspore import nn
 from fcn.config import Config
 from fcn.fold import fold
 from fcn.model import FCN8s, Shift, start_as_in_the_paper
+from fcn.onednn import ConvTurned
 from fcn.platform import Platform
 from fcn.weights import load_strictly
 
@@ -28,10 +29,11 @@ def build_network(config: Config, platform: Platform) -> nn.Cell:
     if level == "O0":
         return net
     net = ms.amp.auto_mixed_precision(net, level)
-    if level == "O2":  # which leaves nn.BatchNorm2d in float32, but not this one
-        for _, cell in net.cells_and_names():
-            if isinstance(cell, nn.SyncBatchNorm):
-                cell.to_float(ms.float32)
+    for _, cell in net.cells_and_names():
+        # O2 leaves nn.BatchNorm2d in float32, but not the synchronised one. And gradients that a cell
+        # computes by itself come in half precision, which then cannot be added up.
+        if isinstance(cell, ConvTurned) or (level == "O2" and isinstance(cell, nn.SyncBatchNorm)):
+            cell.to_float(ms.float32)
     return net
 
 

@@ -71,10 +71,21 @@ def choose(
     if unknown:
         raise ConfigError(f"filter_list: the network has no {', '.join(unknown)}")
     taken = {name: shape for name, shape in shapes.items() if name not in left_out}
+    if not {"score_pool4.weight", "score_pool3.weight"} & taken.keys():
+        description = _with_skip_scales(description, config)  # they are of the heads, which start anew
     require_same_meaning(source, description, config)
     require_classes(source, taken, config, "set filter_weight=true to start its heads anew, or ")
     require_fit(taken, needed, source, may_lack=left_out)
     return list(taken), [name for name in left_out if name in shapes]
+
+
+def _with_skip_scales(
+    description: Optional[Mapping[str, Any]], config: Config
+) -> Optional[Mapping[str, Any]]:
+    if description is None:
+        return None
+    architecture = {**description["architecture"], "skip_scales": list(config.skip_scales)}
+    return {**description, "architecture": architecture}
 
 
 def require_classes(source: str, shapes: Shapes, config: Config, remedy: str = "") -> None:

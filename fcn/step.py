@@ -49,7 +49,9 @@ class TrainStep(nn.Cell):
             self.weights.clone(prefix="pending", init="zeros") if config.accumulate_steps > 1 else None
         )
         self.ema_decay = config.ema_decay
-        self.average = _start_average(self.weights) if config.ema_decay else None
+        moving = [p for p in net.get_parameters() if not p.requires_grad]  # batch norm's statistics
+        self.averaged = ParameterTuple([*self.weights, *moving])
+        self.average = _start_average(self.averaged) if config.ema_decay else None
 
     def _scaled_loss(self, images: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         # Divided before the backward pass: gradients of a sum over millions of pixels do not fit half
@@ -100,8 +102,8 @@ class TrainStep(nn.Cell):
             gradients = ops.clip_by_global_norm(gradients, self.clip_norm)
         updated = self.optimizer(gradients, learning_rate)
         if self.average is not None:
-            weights = ops.depend(self.weights, updated)
-            updated = self.map(ops.partial(_move_average, self.ema_decay), self.average, weights)
+            values = ops.depend(self.averaged, updated)
+            updated = self.map(ops.partial(_move_average, self.ema_decay), self.average, values)
         return updated
 
 
@@ -119,9 +121,9 @@ class Accumulate(nn.Cell):
         return ops.depend(loss, self.map(ops.assign_add, self.step.pending, gradients))
 
 
-def _start_average(weights: ParameterTuple) -> ParameterTuple:
-    """The moving average starts at the weights, under `ema.NAME`."""
-    return weights.clone(prefix="ema", init="same")
+def _start_average(values: ParameterTuple) -> ParameterTuple:
+    """The moving average starts at the present values, under `ema.NAME`."""
+    return values.clone(prefix="ema", init="same")
 
 
 def _times(factor: Tensor, gradient: Tensor) -> Tensor:
@@ -175,7 +177,8 @@ class Steps:
 
     def valid(self, labels: np.ndarray) -> float:
         """Pixels that count, each as much as its class."""
+        weights = self.config.class_weights
+        if not weights:  # the usual case, quickly: the device waits
+            return float(np.count_nonzero(labels != self.config.ignore_label))
         counts = np.bincount(labels.reshape(-1), minlength=256)
-        counts[self.config.ignore_label] = 0
-        weights = self.config.class_weights or [1.0] * self.config.num_classes
         return float(counts[: len(weights)] @ np.array(weights))

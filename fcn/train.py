@@ -166,7 +166,7 @@ class Trainer:
         values = {parameter.name: parameter.asnumpy() for parameter in self.net.get_parameters()}
         if self.steps.graph.average is not None:
             values.update(
-                {p.name: a.asnumpy() for p, a in zip(self.steps.graph.weights, self.steps.graph.average)}
+                {p.name: a.asnumpy() for p, a in zip(self.steps.graph.averaged, self.steps.graph.average)}
             )
         moving = [name for name in values if ".moving_" in name]
         of_rank_0 = self.world.from_rank_0(np.concatenate([values[name] for name in moving]))

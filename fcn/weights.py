@@ -91,6 +91,8 @@ def read_checkpoint(path: str, config: Config) -> Dict[str, Any]:
     shapes = shapes_of(values)
     require_same_meaning(path, description, config)
     require_classes(path, shapes, config)
+    which = ", their moving average" if any(f"ema.{name}" in values for name in shapes) else ""
+    print(f"{path}: {len(shapes)} parameters loaded{which}", flush=True)
     return {name: _weight(values, name) for name in shapes}
 
 

@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace, status: Status, stop: StopRequest) -> None:
     status.enter("join", 0)
     world = distributed.join(device, status)
     print(f"rank {world.rank} of {world.size} on {device.name}", flush=True)
+    config = config.on(world.size, options.get("world_size", world.size))
     if args.verb != "train":
         # Nothing would be saved: leave at once.
         signal.signal(signal.SIGUSR2, lambda *_: os._exit(PREEMPTED))

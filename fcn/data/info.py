@@ -14,9 +14,7 @@ from fcn.data.classes import class_names
 from fcn.data.listing import READ_BGR
 from fcn.errors import DataError
 from fcn.files import write_atomic
-from fcn.pictures import contact_sheet, overlay
-
-_SHEET_ROWS = 8
+from fcn.pictures import SHEET_ROWS, contact_sheet, overlay
 
 
 def describe(data_file: Path, sheet: Optional[Path] = None) -> Dict[str, Any]:
@@ -34,7 +32,6 @@ def describe(data_file: Path, sheet: Optional[Path] = None) -> Dict[str, Any]:
     """
     dataset = records.open_dataset(data_file, verify=False)
     manifest = records.read_manifest(data_file)[1]
-    records.need_details(dataset, manifest)
     replace = sheet is None
     sheet = sheet or dataset.path.with_name(dataset.path.name + ".png")
     _write_sheet(dataset, sheet, replace)
@@ -78,7 +75,7 @@ def _write_sheet(dataset: records.DataSet, sheet: Path, replace: bool) -> None:
 
 
 def _sheet_rows(dataset: records.DataSet) -> List[List[np.ndarray]]:
-    ids = np.linspace(0, dataset.samples - 1, min(_SHEET_ROWS, dataset.samples)).round().astype(int)
+    ids = np.linspace(0, dataset.samples - 1, min(SHEET_ROWS, dataset.samples)).round().astype(int)
     pictures = []
     for row in records.read_rows(dataset.files, dataset.rows[ids].tolist()):
         image = cv2.imdecode(np.frombuffer(row["data"], np.uint8), READ_BGR)

@@ -100,13 +100,6 @@ def read_manifest(data_file: Union[str, Path]) -> Tuple[DataSet, Dict[str, Any]]
     return dataset, manifest
 
 
-def need_details(dataset: DataSet, manifest: Dict[str, Any]) -> None:
-    """Raises DataError where a manifest is of the time before samples had digests and statistics."""
-    if "digests" not in manifest:
-        text = f"{manifest_path(dataset.path)}: was written before manifests held a checksum of each sample"
-        raise DataError(f"{text}; training can use the set, or build it again:\n  {dataset.rebuild}")
-
-
 def file_faults(dataset: DataSet, manifest: Dict[str, Any], verify: bool) -> Dict[str, str]:
     """What is wrong with the files, by their names: presence and size, and with `verify` the sha256."""
     entries = manifest["files"]

@@ -62,7 +62,6 @@ def verify_dataset(data_file: Union[str, Path]) -> Dict[str, Any]:
         DataError: where the manifest itself is missing, damaged or without the checksums of samples.
     """
     dataset, manifest = records.read_manifest(data_file)
-    records.need_details(dataset, manifest)
     faults = records.file_faults(dataset, manifest, verify=True)
     bad = [Bad(name, fault) for name, fault in faults.items()]
     bad += _read_all([shard for shard in _shards(dataset, manifest) if shard.path.is_file()])

@@ -9,11 +9,13 @@ taken as it is. The lists that are written name files by their whole paths, so t
 from __future__ import annotations
 
 import shlex
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from fcn.data import listing, sbd
 from fcn.data.build import BuildOptions, build_datasets, check_options, refuse_existing
@@ -71,14 +73,15 @@ def make_voc(options: VocOptions) -> Dict[str, Any]:
     listed_at = {**more, **val, **train}
     find = partial(_find, voc, sbd_folder, options.out / _CONVERTED_MASKS, labelled_by_voc={*train, *val})
     found = _find_all(find, [*names["train"], *names["val"]], listed_at)
-    try:
-        _convert([sample for sample in found.values() if sample.mat])
-        for split, members in names.items():
-            _write_list(options.out / f"{split}.txt", [found[name] for name in members])
-    except OSError as error:
-        where = error.filename or options.out
-        raise DataError(f"{where}: cannot be written: {error.strerror}; give another --out") from error
-    built = build_datasets([_build_options(options, split, len(names[split])) for split in names])
+    with _removed_on_error([path for path in _written(options.out) if not path.exists()]):
+        try:
+            _convert([sample for sample in found.values() if sample.mat])
+            for split, members in names.items():
+                _write_list(options.out / f"{split}.txt", [found[name] for name in members])
+        except OSError as error:
+            where = error.filename or options.out
+            raise DataError(f"{where}: cannot be written: {error.strerror}; give another --out") from error
+        built = build_datasets([_build_options(options, split, len(names[split])) for split in names])
     lists = {f"{split}_list": str(options.out / f"{split}.txt") for split in names}
     return {**dict(zip(names, built)), "root": str(options.out), **lists, "warnings": warnings}
 
@@ -109,9 +112,28 @@ def _check_out(options: VocOptions, voc: Path, sbd_folder: Optional[Path]) -> No
     for split in ("train", "val"):
         check_options(_build_options(options, split, samples=options.shards))
         refuse_existing(_build_options(options, split, samples=options.shards))
-    existing = [out / name for name in ("train.txt", "val.txt", _CONVERTED_MASKS) if (out / name).exists()]
+    existing = [path for path in _written(out) if path.exists()]
     if existing and not options.overwrite:
         raise DataError(f"{existing[0]}: exists already; give another --out, or replace it with --overwrite")
+
+
+def _written(out: Path) -> List[Path]:
+    """What is written beside the data sets."""
+    return [out / name for name in ("train.txt", "val.txt", _CONVERTED_MASKS)]
+
+
+@contextmanager
+def _removed_on_error(paths: Sequence[Path]) -> Iterator[None]:
+    """A sample that is bad shows late; the same command goes through once it is mended."""
+    try:
+        yield
+    except BaseException:
+        for path in filter(Path.exists, paths):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        raise
 
 
 def _build_options(options: VocOptions, split: str, samples: int) -> BuildOptions:

@@ -63,7 +63,7 @@ def train(
     for line in answer["data"]["weights"]:
         click.echo(line, err=True)
     root = Path(answer["config"]["train_dir"])
-    run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"])
+    run = Run.create(root, cluster, "train", sys.argv, answer["config"], answer["data"], answer["options"])
     limits, global_batch = Limits(max_restarts), answer["config"]["global_batch"]
     console = make_console(as_json)
     sys.exit(launch(run, cluster, WORKER_COMMAND, "train", console, injection, limits, global_batch))

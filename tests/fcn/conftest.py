@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # read when MindSpore is imported; see fcn.model
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # as the launcher sets it, before MindSpore is imported
 os.environ.setdefault("GLOG_v", "3")
 
 import pytest  # noqa: E402

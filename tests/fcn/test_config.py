@@ -63,6 +63,9 @@ def test_the_original_projects_file_loads_and_says_what_it_does_not_use(tmp_path
 
 def test_an_override_replaces_the_files_value_under_either_name(tmp_path):
     file = tmp_path / "c.yaml"
+    file.write_text("train_batch_size: 8\nbatch_size: 4\n")
+    with pytest.raises(ConfigError, match=r"the same key as train_batch_size on line 1; remove one"):
+        load_config(str(file))
     file.write_text("train_batch_size: 8\n")
     assert load_config(str(file), ["batch_size=3"])[0].batch_size == 3
 
@@ -122,6 +125,17 @@ def test_the_global_batch_is_shared_out_evenly():
     assert config.batch_over(2) == 6
     with pytest.raises(ConfigError, match="6 samples cannot be shared evenly by 4 devices"):
         config.batch_over(4)
+
+
+def test_fewer_devices_keep_the_global_batch_in_slices_of_the_same_size():
+    config = load_config(None, ["batch_size=4", "accumulate_steps=2"])[0]
+    assert config.on(8, 8) is config
+    assert [(k.batch_over(n), k.accumulate_steps) for n in (4, 1) for k in [config.on(n, 8)]] == [
+        (32, 4),
+        (32, 16),
+    ]
+    with pytest.raises(ConfigError, match="32 samples cannot be shared evenly by 6 devices;"):
+        config.on(6, 8)
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))

@@ -113,10 +113,10 @@ def test_an_evaluator_reads_its_list_once(data, evaluator):
     first = scorer.score(values, "these weights")
     (data / "list.txt").unlink()
     assert scorer.score(values, "these weights") == first
-    halved = {
+    negated = {
         name: value.asnumpy() * (-1 if name == "score_fr.weight" else 1) for name, value in values.items()
     }
-    assert scorer.score(halved, "other weights") != first
+    assert scorer.score(negated, "other weights") != first
 
 
 def test_a_mask_that_has_changed_since_the_check_is_named(data, evaluator):

@@ -1,5 +1,7 @@
 """The network, its loss and its normalisation, against NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ ms = pytest.importorskip("mindspore")
 from fcn.architecture import Architecture, parameter_count, parameter_shapes  # noqa: E402
 from fcn.loss import PixelCrossEntropy  # noqa: E402
 from fcn.model import FCN8s, Normalise, start_as_in_the_paper  # noqa: E402
+from fcn.network import build_network  # noqa: E402
 
 SMALL = Architecture(num_classes=4, encoder_width=0.0625, fc_channels=8)
 
@@ -33,6 +36,17 @@ def test_names_are_the_original_projects():
     expected = ["conv1.0.weight", "conv1.1.gamma", "conv1.4.moving_mean", "conv5.6.weight", "conv6.0.weight"]
     expected += ["conv7.1.beta", "score_fr.weight", "upscore2.weight", "score_pool4.weight"]
     assert names.issuperset([*expected, "upscore_pool4.weight", "score_pool3.weight", "upscore8.weight"])
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_synchronised_batch_norm_has_the_same_parameters_in_float32(device, small_config, level):
+    """As far as it goes without a device that can compute it."""
+    config = small_config("sync_bn=true", f"amp_level={level}")
+    net = build_network(config, replace(device, for_onednn=False))
+    norms = [cell for _, cell in net.cells_and_names() if isinstance(cell, ms.nn.SyncBatchNorm)]
+    assert len(norms) == 15
+    assert list(shapes(net).items()) == list(parameter_shapes(config.architecture).items())
+    assert {parameter.dtype for parameter in net.get_parameters()} == {ms.float32}
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (33, 50), (5, 70)])

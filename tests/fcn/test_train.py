@@ -9,6 +9,7 @@ pytest.importorskip("mindspore")
 
 from trainings import HALF, run  # noqa: E402
 
+from fcn import checkpoint  # noqa: E402
 from fcn.schedule import learning_rate  # noqa: E402
 
 
@@ -51,11 +52,13 @@ def test_the_seed_decides_the_weights(make_trainer):
     assert not np.array_equal(states[0], states[2])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(make_trainer):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(make_trainer, tmp_path):
     with pytest.raises(
-        FloatingPointError, match=r"epoch \d step 1, from rank 0; its samples: .*; lower base_lr"
+        FloatingPointError, match=r"epoch [2-9] step 1, from rank 0; its samples: .*; lower base_lr"
     ):
-        run(make_trainer, "base_lr=1e30", "train_epochs=20")
+        run(make_trainer, "base_lr=1e30", "train_epochs=20", "save_steps=1")
+    found, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert found is not None and not damaged
 
 
 def test_a_request_to_leave_saves_and_ends_with_75(make_trainer):

@@ -62,6 +62,15 @@ def test_slices_add_up_to_the_same_step(make_trainer, slices):
     assert list(whole[-1]) == list(sliced[-1])  # nothing of the slices is left in a checkpoint
 
 
+def test_slices_in_mixed_precision_add_up_in_float32(make_trainer):
+    """Also where convolutions compute their gradients themselves."""
+    sets = ("crop_size=96", "accumulate_steps=2", "loss_scale=1024")
+    _, full = run(make_trainer, *sets)
+    _, mixed = run(make_trainer, *sets, "amp_level=O2")
+    np.testing.assert_allclose(mixed.status.losses, full.status.losses, rtol=0.02)
+    assert mixed.status.losses != full.status.losses
+
+
 def test_a_gradient_beyond_the_limit_is_cut_to_it(make_trainer):
     plain = gradients(run(make_trainer, *STILL)[0])
     limit = norm(plain) / 3
@@ -76,6 +85,9 @@ def test_a_gradient_beyond_the_limit_is_cut_to_it(make_trainer):
 
 def test_the_moving_average_follows_the_weights_and_is_what_is_evaluated(make_trainer):
     states, trainer = run(make_trainer, "ema_decay=0.75")
+    statistics = "conv1.1.moving_mean"  # those of the weights as they are belong to other weights
+    assert not np.array_equal(states[-1][f"ema.{statistics}"], states[-1][statistics])
+    np.testing.assert_array_equal(trainer._weights_to_score()[statistics], states[-1][f"ema.{statistics}"])
     name = "conv3.0.weight"
     np.testing.assert_array_equal(states[0][f"ema.{name}"], states[0][name])
     for before, after in zip(states, states[1:]):
