@@ -277,6 +277,22 @@ def test_a_word_between_the_looks_clears_a_suspect():
     assert run.look(after=1.0) is None and not run.hangs.suspects(run.now)
 
 
+def test_looks_from_before_a_word_are_no_evidence():
+    run = at_data(1)
+    assert [run.look(after=LOOK_S, busy=[1]) for _ in range(2)] == [None, None]
+    run.enter("data", 6, 1)
+    assert run.judge().kind == "blocked"
+
+
+def test_of_several_the_first_that_went_silent_is_named():
+    run = Run().trained(5)
+    run.enter("step", 6, 1)
+    run.enter("data", 6, 2)
+    run.enter("data", 6, 0, after=5)
+    hung = run.judge()
+    assert hung.rank == 2 and hung.what.endswith("; rank 1 waits in phase train, step 6")
+
+
 def test_a_rank_that_a_debugger_holds_is_left_alone():
     run = at_data(1)
     run.now += HANG_S + 1
@@ -309,6 +325,14 @@ def test_a_stopped_rank_is_to_blame_also_within_the_collective():
     run.enter("step", 6)
     looks = [run.look(after=LOOK_S, states={1: STOPPED}) for _ in range(3)]
     assert looks[:2] == [None, None] and looks[2].rank == 1
+
+
+def test_of_several_stopped_ones_the_first_is_named():
+    run = Run().trained(5)
+    run.enter("data", 6, 1)
+    run.enter("data", 6, 0, after=1)
+    looks = [run.look(after=LOOK_S, states={0: STOPPED, 1: STOPPED}) for _ in range(3)]
+    assert looks[-1].rank == 1
 
 
 def test_the_scheduler_is_looked_after_too():
