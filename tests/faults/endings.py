@@ -6,9 +6,10 @@ import signal
 import time
 from pathlib import Path
 from random import Random
+from typing import Callable
 
 from launching import FOREVER
-from programs import OURS, job
+from programs import OURS, PEERS, Deaths, job
 from row import Broken, Figures, Row
 
 RANKS = 4
@@ -40,4 +41,24 @@ def case(dice: Random, folder: Path) -> Figures:
         return {"beyond_grace_s": beyond_s}
 
 
-ROWS = [Row("endings", "crash, stop and preemption end within the grace period and 1 s", case, 100)]
+def of_a_peer(launcher: str) -> Callable[[Random, Path], Figures]:
+    """One rank crashes, the others ignore SIGTERM."""
+
+    def case(dice: Random, folder: Path) -> Figures:
+        settings = [*FOREVER, "term=ignore", f"faults=crash@20:{dice.randrange(RANKS)}"]
+        with job(launcher, folder, RANKS, *settings) as one:
+            crashed = Deaths([pid for pid, _ in one.until_running().values()])
+            crashed_ns = crashed.first_ns()
+            one.wait()
+            return {"crash_to_end_s": (time.time_ns() - crashed_ns) / 1e9}
+
+    return case
+
+
+ROWS = [
+    Row("endings", "crash, stop and preemption end within the grace period and 1 s", case, 100),
+    *(
+        Row(f"endings-{peer}", "a peer, for comparison", of_a_peer(peer), 3, quick=0, share=None)
+        for peer in PEERS
+    ),
+]
