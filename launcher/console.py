@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TextI
 
 STEP_LINE_EVERY_S = 1.0  # a quicker run does not print all its steps; metrics.jsonl has them all
 REFRESHES_PER_S = 4
+BAR_WIDTH = 20
 TAIL_PREFIX = "    "
 TOLD_BY_ITSELF = ("train", "save")  # phases, by the steps and the checkpoint that follow
 
@@ -43,12 +44,12 @@ class Console:
         if line is None:
             return
         if event["event"] in ("step", "eval", "bench"):
-            self._progress(line)
+            self._progress(line, event)
             return
         self._flush_held()
         self._print(line)
 
-    def _progress(self, line: str) -> None:
+    def _progress(self, line: str, event: Event) -> None:
         self._held = line
         if time.monotonic() - self._step_time >= STEP_LINE_EVERY_S:
             self._flush_held()
@@ -89,9 +90,10 @@ class LiveConsole(Console):
             self._live.stop()
         super().close()
 
-    def _progress(self, line: str) -> None:
+    def _progress(self, line: str, event: Event) -> None:
         self._held = line
-        self._live.update(line)
+        done, total = event.get("done", event.get("step")), event.get("total", event.get("total_steps"))
+        self._live.update(f"{_bar(done / total)} {line}" if done and total else line)
 
     def _print(self, line: str) -> None:
         self._rich.print(line, soft_wrap=True)
@@ -157,7 +159,10 @@ def _step(event: Event) -> str:
 
 
 def _eval(event: Event) -> str:
-    return f"predicted {event['done']} of {event['total']} images"
+    text, rate = f"predicted {event['done']} of {event['total']} images", event.get("images_per_s")
+    if not rate:
+        return text
+    return f"{text}, {rate:.4g} images/s, {duration((event['total'] - event['done']) / rate)} left"
 
 
 def _bench(event: Event) -> str:
@@ -215,6 +220,11 @@ _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
     "retry": _retry,
     "end": _end,
 }
+
+
+def _bar(share: float) -> str:
+    done = min(BAR_WIDTH, int(BAR_WIDTH * share))
+    return "━" * done + "─" * (BAR_WIDTH - done)
 
 
 def duration(seconds: float) -> str:

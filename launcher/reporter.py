@@ -34,6 +34,7 @@ class Reporter:
         self._attempt = 0
         self._status = Status()
         self._rate = Rate()
+        self._predicted = 0  # images of this evaluation
         self._status_is_old = True
         self._write_failed = False
 
@@ -60,12 +61,20 @@ class Reporter:
             return False
         if kind not in FREQUENT_EVENTS or rank == 0:
             fields = {**data, "name": message["name"], "rank": rank, "host": host}
-            if kind == "step":
-                samples = data.get("samples")  # of the global batch
-                images = samples if isinstance(samples, int) else 0
-                fields["images_per_s"] = self._rate.add(message["time_ns"], images)
+            if kind == "phase" and rank == 0:
+                self._rate = Rate()  # what comes between two steps is not training
+                self._predicted = 0
+            if kind in ("step", "eval"):
+                fields["images_per_s"] = self._rate.add(message["time_ns"], self._images(data))
             self._record(kind, fields)
         return True
+
+    def _images(self, data: Mapping[str, Any]) -> int:
+        """What a step has trained on, or what was predicted since the last event."""
+        images = data.get("samples")  # of the global batch
+        if data["event"] == "eval":
+            images, self._predicted = data["done"] - self._predicted, data["done"]
+        return images if isinstance(images, int) else 0
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)

@@ -161,3 +161,9 @@ def test_on_a_terminal_steps_share_one_line():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_prediction_says_how_long_it_takes():
+    event = {"event": "eval", "done": 30, "total": 100, "images_per_s": 3.5}
+    assert describe(event) == "predicted 30 of 100 images, 3.5 images/s, 20s left"
+    assert describe({"event": "eval", "done": 1, "total": 100}) == "predicted 1 of 100 images"
