@@ -14,6 +14,7 @@ from launcher.agent import processes
 
 AGENT_MARGIN_S = 0.5  # for the agent, which loses the lease with us, to end everything and to say so
 
+
 def main(options: dict, lease_s: float | None = None) -> int:
     """Runs the agent; returns its exit code when it has ended and everything below it too.
 
