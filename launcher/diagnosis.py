@@ -6,7 +6,7 @@ import re
 import signal
 from dataclasses import dataclass
 from enum import Enum
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from launcher.errors import ExitCode
 
@@ -132,6 +132,28 @@ def ended_by(code: Optional[int], number: Optional[int], out_of_memory: Optional
         hint = "somebody killed it; the system did not, there was memory"
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     return Kind.SIGNAL, f"killed by {name} ({hint})" if hint else f"killed by {name}"
+
+
+def report(
+    failures: Sequence[Failure], first: Failure, device: Optional[int], log: Optional[str]
+) -> Dict[str, Any]:
+    """The verdict for people and programs. device, log: of the first failure's process, where it has them.
+
+    `tail` is the end of its log, or the traceback alone while it has not ended.
+    """
+    ended = (f for f in failures if f.name == first.name and f.kind is not Kind.RAISED and f.tail)
+    return {
+        "name": first.name,
+        "rank": first.rank,
+        "host": first.host,
+        "device": device,
+        "kind": first.kind.value,
+        "what": first.what,
+        "log": log,
+        "text": sentence(first, device, log),
+        "then": followers(failures, first),
+        "tail": list(next(ended, first).tail),
+    }
 
 
 def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] = None) -> str:

@@ -23,6 +23,10 @@ def warnings(host: str, health: Mapping[str, Any]) -> Dict[str, str]:
             f"host {host}: {free_mb / 1000:.1f} of {memory_mb / 1000:.0f} GB of memory are left;"
             " the kernel kills processes when there is none: end others, or use a smaller batch"
         )
+    for device in health.get("devices_missing") or ():
+        found[f"device {device}"] = (
+            f"host {host}: device {device} is gone from the system: `npu-smi info` and `dmesg` tell more"
+        )
     offset_s: Optional[float] = health.get("clock_offset_s")
     if offset_s is not None and abs(offset_s) > CLOCK_LIMIT_S:
         found["clock"] = (

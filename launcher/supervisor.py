@@ -6,11 +6,11 @@ import os
 import selectors
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, Tuple
 
 from launcher import host_health, policy
 from launcher.agent.processes import TOKEN
-from launcher.diagnosis import Failure, Kind, followers, sentence
+from launcher.diagnosis import Failure, report
 from launcher.engines import ENGINES
 from launcher.engines.link import AgentLink
 from launcher.engines.sweep import sweep
@@ -365,26 +365,7 @@ class Supervisor:
         process = self.processes.get(first.name)
         log = None if process is None else str(self.attempt.folder / process.log)
         device = None if process is None else process.device_id
-        self.reporter.emit(
-            "verdict",
-            name=first.name,
-            rank=first.rank,
-            host=first.host,
-            device=device,
-            kind=first.kind.value,
-            what=first.what,
-            log=log,
-            text=sentence(first, device, log),
-            then=followers(self.state.failures, first),
-            tail=self._tail(first),
-        )
-
-    def _tail(self, first: Failure) -> List[str]:
-        """The end of its log; the traceback alone while the worker has not ended."""
-        if first.kind in (Kind.AGENT_LOST, Kind.NOT_STARTED):
-            return []
-        ended = [f for f in self.state.failures if f.name == first.name and f.kind is not Kind.RAISED]
-        return list(ended[0].tail if ended and ended[0].tail else first.tail)
+        self.reporter.emit("verdict", **report(self.state.failures, first, device, log))
 
     def _write_status(self) -> None:
         self.reporter.write_status()

@@ -34,17 +34,18 @@ def serve(guard_life: int, guard_ear: int, lease_s: float | None, options: dict)
     """
     processes.become_subreaper()  # an orphan is then still below us, where a stop finds it
     os.set_blocking(guard_ear, False)
-    Agent(guard_life, guard_ear, lease_s).run(options)
+    Agent(guard_life, guard_ear, lease_s, options).run()
 
 
 class Agent:
     """One host's part of one attempt."""
 
-    def __init__(self, guard_life: int, guard_ear: int, lease_s: float | None) -> None:
+    def __init__(self, guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
+        self.options = options
         self.guard_ear = guard_ear
         self.lease_s = lease_s
         self.lease_end: float | None = None  # monotonic
-        self.health = Health()
+        self.health = Health(options.get("devices", ()))
         self.health_time = 0.0  # monotonic, of the last look
         self.memory_kills = MemoryKills()
         self.waiting: deque[dict] = deque()  # plans of processes to start
@@ -63,9 +64,9 @@ class Agent:
         self.selector.register(0, selectors.EVENT_READ, self._listen)
         self.selector.register(guard_life, selectors.EVENT_READ, self._unguarded)
 
-    def run(self, options: dict) -> None:
+    def run(self) -> None:
         try:
-            self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**options)})
+            self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**self.options)})
             import launcher.agent.spawn  # noqa: F401  here, as the supervisor plans meanwhile
 
             self._end_abandoned()

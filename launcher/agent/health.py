@@ -14,13 +14,16 @@ KILLS = "oom_kill"  # how /proc/vmstat and both versions of cgroups name their c
 class Health:
     """The state of this host, look by look."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: tuple[int, ...] = ()) -> None:
+        """devices: ids of the Ascend devices that are to be there."""
+        self._devices = devices
         self._ticks = _cpu_ticks()
 
     def look(self, folder: str | None) -> dict:
         """cpu: busy share of all processors since the last look, 0 to 1; MB of memory and of that disk.
 
-        memory_free_mb is what programs could still get, caches given up.
+        memory_free_mb is what programs could still get, caches given up. devices_missing: those without a
+        device node any more.
         """
         before, self._ticks = self._ticks, _cpu_ticks()
         busy, total = (now - then for now, then in zip(self._ticks, before))
@@ -32,7 +35,15 @@ class Health:
             "memory_mb": _mb(memory.get("MemTotal:")),
             "disk_free_mb": free,
             "disk_mb": size,
+            "devices_missing": self._missing(),
         }
+
+    def _missing(self) -> list[int]:
+        if not self._devices:
+            return []
+        from launcher import devices
+
+        return sorted(set(self._devices) - set(devices.present_devices()))
 
 
 class MemoryKills:

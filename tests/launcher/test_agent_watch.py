@@ -147,6 +147,16 @@ def test_a_ping_is_answered_with_the_hosts_time_and_now_and_then_with_its_health
     assert "health" not in agent.until("pong", id=3)
 
 
+@pytest.mark.skipif(any(Path("/dev").glob("davinci*")), reason="this machine has Ascend devices")
+def test_devices_that_are_not_there_are_in_the_health(agents, tmp_path):
+    agents.append(AgentProcess("--devices", "0,3"))
+    agents[0].until("hello")
+    agents[0].start(tmp_path, light(0, *FOREVER))
+    agents[0].until_training(1)
+    agents[0].send("ping", id=1)
+    assert agents[0].until("pong")["health"]["devices_missing"] == [0, 3]
+
+
 def test_a_ping_is_answered_while_many_processes_start(agent, tmp_path):
     agent.start(tmp_path, *(light(rank, *FOREVER) for rank in range(30)))
     agent.send("ping", id=1)

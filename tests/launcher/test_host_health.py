@@ -26,6 +26,7 @@ def test_nothing_is_said_of_a_host_that_is_well_or_of_what_is_not_known():
         ({"memory_free_mb": 600}, "memory", "0.6 of 24 GB of memory are left"),
         ({"clock_offset_s": -3.21}, "clock", "its clock is 3.2 s behind"),
         ({"clock_offset_s": 2.0}, "clock", "its clock is 2.0 s ahead"),
+        ({"devices_missing": [3]}, "device 3", "device 3 is gone from the system"),
     ],
 )
 def test_what_runs_low_is_told_with_its_host(change, what, text):
