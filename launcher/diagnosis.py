@@ -60,6 +60,8 @@ CONSEQUENCE_TEXTS = (
 # Between the agent's look for a free port and rank 0's bind somebody else may take it. No fault of the code.
 PORT_TAKEN = re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")
 
+DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
+
 HINTS: Dict[int, str] = {
     signal.SIGKILL: "somebody killed it, or the system ran out of memory: see `dmesg`",
     signal.SIGSEGV: "crashed in native code",
@@ -103,6 +105,11 @@ def port_was_taken(failure: Failure) -> bool:
     return failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and bool(PORT_TAKEN.search(_said(failure)))
 
 
+def disk_was_full(failure: Failure) -> bool:
+    """Whether a process could not write."""
+    return failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and bool(DISK_FULL.search(_said(failure)))
+
+
 def _said(failure: Failure) -> str:
     return "\n".join((failure.what, *failure.tail))
 
@@ -113,7 +120,7 @@ def exit_code(failure: Failure) -> ExitCode:
         return ExitCode.PREFLIGHT
     if failure.kind is Kind.HUNG:
         return ExitCode.HANG
-    blameless = is_consequence(failure) or port_was_taken(failure)
+    blameless = is_consequence(failure) or port_was_taken(failure) or disk_was_full(failure)
     if failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and not blameless:
         return ExitCode.TRAINING_CODE
     return ExitCode.INFRASTRUCTURE
@@ -177,6 +184,8 @@ def remedy(failure: Failure) -> Optional[str]:
         return "the stacks of all ranks are at the ends of their logs"
     if port_was_taken(failure):
         return "another program took its port meanwhile: start again, which takes another one"
+    if disk_was_full(failure):
+        return "make room on its disk, that of the run directory or what the error names"
     if is_consequence(failure):
         return (
             "this looks like the effect of a lost connection, and no cause of it was seen:"

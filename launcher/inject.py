@@ -26,7 +26,7 @@ DEFAULT_STEP = 2  # the first one compiles
 FAULTS = {
     "crash": "exit code 1 without a word",
     "raise": "an exception",
-    "oom": "SIGKILL, as from the kernel when memory runs out",
+    "oom": "SIGKILL, what a lack of memory ends in",
     "segv": "a segmentation fault",
     "hang": "blocked in Python",
     "slow": "a second more for each step",

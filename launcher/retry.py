@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple, Union
 
-from launcher.diagnosis import Failure, Kind, is_consequence, port_was_taken
+from launcher.diagnosis import Failure, Kind, disk_was_full, is_consequence, port_was_taken
 from launcher.errors import ExitCode
 from launcher.selection import Place
 
@@ -105,10 +105,10 @@ class End(NamedTuple):
 def blame(failure: Optional[Failure], device: Optional[int]) -> Optional[Place]:
     """Whom the first failure of an attempt is held against; device: that of its rank.
 
-    None where only an effect of it was seen, where it was the port, and for memory, which the kernel takes
-    from whom it likes.
+    None where only an effect of it was seen, where it was the port or a disk, and for memory, which the
+    kernel takes from whom it likes.
     """
-    if failure is None or is_consequence(failure) or port_was_taken(failure):
+    if failure is None or is_consequence(failure) or port_was_taken(failure) or disk_was_full(failure):
         return None
     if failure.kind is Kind.OUT_OF_MEMORY:
         return None

@@ -111,8 +111,10 @@ def test_a_failing_rank_is_named_with_what_it_did(run, fault, code, what):
 
 
 def test_a_full_disk_is_told_though_the_log_can_not_say_it(run):
-    launch, _ = run("disk-full@3:1", "collective=0.05")
-    assert launch.all("verdict")[0]["what"] == "OSError: [Errno 28] No space left on device"
+    launch, code = run("disk-full@3:1", "collective=0.05")
+    (verdict,) = launch.all("verdict")
+    assert (code, verdict["what"]) == (5, "OSError: [Errno 28] No space left on device")
+    assert "make room on its disk" in verdict["text"]
 
 
 def test_a_dead_agent_is_told(run):
