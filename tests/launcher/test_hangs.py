@@ -281,7 +281,7 @@ def test_looks_from_before_a_word_are_no_evidence():
     run = at_data(1)
     assert [run.look(after=LOOK_S, busy=[1]) for _ in range(2)] == [None, None]
     run.enter("data", 6, 1)
-    assert run.judge().kind == "blocked"
+    assert run.judge(after=FACTOR * 2 * LOOK_S + 1).kind == "blocked"
 
 
 def test_of_several_the_first_that_went_silent_is_named():
