@@ -28,7 +28,7 @@ DYING_S = 1.0  # between the closing of a process's files and its death, on a bu
 def serve(guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
     """Serves the supervisor on stdin and stdout until every process has ended.
 
-    guard_life: a pipe that ends when the guard does. guard_ear: a pipe to the guard, a byte for every time
+    guard_life: a pipe from the guard, which ends when it does. guard_ear: a pipe to it, a byte for every time
     that the lease is renewed. lease_s: for how long silence is borne; None: for ever. options: keyword
     arguments of `observe.facts`.
     """
@@ -62,14 +62,14 @@ class Agent:
         self.left: list[int] = []
         self.finished = False
         self.selector.register(0, selectors.EVENT_READ, self._listen)
-        self.selector.register(guard_life, selectors.EVENT_READ, self._unguarded)
+        self.guard = Inbox(guard_life)
+        self.selector.register(guard_life, selectors.EVENT_READ, self._listen_to_guard)
 
     def run(self) -> None:
         try:
             self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**self.options)})
             import launcher.agent.spawn  # noqa: F401  here, as the supervisor plans meanwhile
 
-            self._end_abandoned()
             self._renew_lease()
             while not self.finished:
                 self._wait()
@@ -82,14 +82,6 @@ class Agent:
             self.deaths.check()
             self.outbox.put({"event": "done", "left": self.left})
             self.outbox.drain()
-
-    def _end_abandoned(self) -> None:
-        """Ends what a run left here whose guard, agent and supervisor were all killed: nobody else will."""
-        found = processes.abandoned()
-        for process in found:
-            processes.send(process, signal.SIGKILL)
-        if found:
-            self.outbox.put({"event": "abandoned", "pids": [process.pid for process in found]})
 
     def _wait(self) -> None:
         ready = self.selector.select(0 if self.waiting else self._until_next_end())
@@ -124,8 +116,11 @@ class Agent:
         if self.inbox.eof:
             self._kill()  # the lease is lost: no grace, as nobody is left who would see to the end of it
 
-    def _unguarded(self) -> None:
-        self._fail("the guard of its agent was killed")
+    def _listen_to_guard(self) -> None:
+        for message in self.guard.read():
+            self.outbox.put(message)
+        if self.guard.eof:
+            self._fail("the guard of its agent was killed")
 
     def _op_ping(self, message: dict) -> None:
         answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}

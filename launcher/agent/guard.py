@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 
 from launcher.agent import processes
 
@@ -33,6 +34,7 @@ def main(options: dict, lease_s: float | None = None) -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # the channel is the agent's alone: its end is told even if we are stopped
     os.close(null)
+    _end_abandoned(guard_held)
 
     poll = select.poll()
     poll.register(0, select.POLLRDHUP)  # the end of a socket; the end of a pipe is reported unasked
@@ -42,6 +44,17 @@ def main(options: dict, lease_s: float | None = None) -> int:
         os.read(agent_life, 4096)
     processes.kill_descendants()
     return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+
+
+def _end_abandoned(agent_ear: int) -> None:
+    """Ends what a run left here whose guard, agent and supervisor were all killed: nobody else will."""
+    found = processes.abandoned()
+    for process in found:
+        processes.send(process, signal.SIGKILL)
+    if found:
+        from launcher.protocol import encode
+
+        os.write(agent_ear, encode({"event": "abandoned", "pids": [process.pid for process in found]}))
 
 
 def _agent(guard_life: int, guard_ear: int, lease_s: float | None, options: dict) -> None:
