@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import yaml
 
 from fcn.answer import Parser, answer
-from fcn.architecture import parameter_count
+from fcn.architecture import STRIDE, parameter_count
 from fcn.check_export import FORMATS, check_export
 from fcn.check_use import check_eval, check_predict, new_folder, require_room, with_checkpoint
 from fcn.config import Config
@@ -98,7 +98,14 @@ def _global_batch(config: Config, world_size: int, platform: str) -> int:
             "sync_bn: MindSpore has no CPU kernel for synchronised batch norm; leave it out here, or set "
             "freeze_bn=true where batches are too small for statistics"
         )
-    return config.batch_over(world_size)
+    total = config.batch_over(world_size)
+    images = total // (world_size * config.accumulate_steps)
+    if images == 1 and config.crop_size <= STRIDE and not config.freeze_bn:
+        raise ConfigError(
+            f"crop_size {config.crop_size}, one image at a time: batch norm of fc6 has a single value, and "
+            f"no variance; set crop_size above {STRIDE}, or a larger batch_size"
+        )
+    return total
 
 
 def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:

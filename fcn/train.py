@@ -14,13 +14,15 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import mindspore as ms
 import numpy as np
 
-from fcn import checkpoint, inject
+from fcn import checkpoint, inject, resume
+from fcn.checkpoint import Checkpoint
 from fcn.compile_cache import compile_cache
 from fcn.data.order import steps_per_epoch
 from fcn.data.pipeline import train_batches
 from fcn.data.records import DataSet, open_dataset
 from fcn.evaluate import Evaluator
 from fcn.job import Job
+from fcn.loss_scale import LossScale
 from fcn.network import build_network
 from fcn.schedule import learning_rate, start_rate
 from fcn.step import Steps
@@ -51,14 +53,19 @@ class Trainer:
         self.total_steps = config.train_epochs * self.epoch_steps
         if config.scale_lr:
             self._say(f"base_lr {config.base_lr} scaled to {start_rate(config, self.global_batch)}")
+        found, damaged = resume.choose(self.folder, self.world)
         self.net = build_network(config, job.device)
-        for line in initialise(self.net, config, data, self.world):
+        weights = [] if found else initialise(self.net, config, data, self.world)
+        for line in [*damaged, *weights]:
             self._say(line)
         self.steps = Steps(self.net, config, job.device, self.world)
         self.evaluator: Optional[Evaluator] = None
         if config.eval_epochs:
             self.evaluator = Evaluator(config, job.device, self.world, self.status)
         self.best: Optional[float] = None  # mean IoU
+        self.evaluated = self.start_step = 0
+        if found:
+            self._go_on_from(found)
 
     def run(self) -> int:
         """Train to the last epoch. Returns the exit code: 0, or 75 where the run was asked to leave early."""
@@ -66,17 +73,18 @@ class Trainer:
         batches = train_batches(
             self.data,
             self.config,
-            start_step=0,
+            start_step=self.start_step,
             total_steps=self.total_steps,
             global_batch=self.global_batch,
             rank=self.world.rank,
             world=self.world.size,
         )
         with closing(batches):
-            for step in range(1, self.total_steps + 1):
-                with self._cache if step == 1 else nullcontext():  # which compiles
+            first = self.start_step + 1
+            for step in range(first, self.total_steps + 1):
+                with self._cache if step == first else nullcontext():  # which compiles
                     stop = self._one_step(step, batches)
-                if step == 1:
+                if step == first:
                     self.status.phase("train")
                 last = step == self.total_steps
                 # Who was asked to leave has seconds left: save, and evaluate another time.
@@ -87,6 +95,16 @@ class Trainer:
                 if stop and not last:
                     return PREEMPTED
         return 0
+
+    def _go_on_from(self, found: Checkpoint) -> None:
+        resume.restore(found, self._state(), self.data)
+        manifest = found.manifest
+        self.start_step, self.best = found.step, manifest["best_mean_iou"]
+        self.steps.loss_scale = LossScale(**manifest["loss_scale"])
+        self._say(f"going on from {found.path}, step {found.step} of {self.total_steps}")
+        if self._evaluation_is_due(found.step) and not manifest["evaluated"]:
+            with self.status.during("eval"):
+                self._evaluate(found.step)
 
     def _one_step(self, step: int, batches: Iterator[Any]) -> bool:
         epoch, step_in_epoch = self._place(step)
@@ -147,6 +165,7 @@ class Trainer:
         assert self.evaluator is not None
         with self.status.during("eval"):
             result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
+        self.evaluated = step
         epoch, _ = self._place(step)
         if self.world.rank == 0:
             self.status.send(
@@ -217,6 +236,7 @@ class Trainer:
             "epoch": epoch,
             "loss_scale": self.steps.loss_scale.state(),
             "best_mean_iou": self.best,
+            "evaluated": self.evaluated == step,
             "architecture": {"model": config.model, **asdict(config.architecture)},
             "normalisation": config.normalisation,
             "seed": config.seed,

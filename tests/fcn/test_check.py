@@ -66,6 +66,7 @@ def test_a_good_configuration_is_resolved(data, tmp_path):
             ["global_batch=6", "accumulate_steps=2"],
             "6 samples cannot be shared evenly by 2 devices in 2 slices",
         ),
+        (["batch_size=1", "crop_size=32"], "one image at a time: batch norm of fc6 has a single value"),
         (["crop_sise=64"], "the nearest known one is crop_size"),
     ],
 )
