@@ -216,18 +216,19 @@ def test_ctrl_c_in_mid_training(data, tmp_path):
 
 
 def test_a_killed_rank_is_named_and_the_training_goes_on_in_another_attempt(data, tmp_path):
-    process = started(data, tmp_path)
+    process = started(data, tmp_path, save_steps=2)
     try:
-        wait_for_step(process, 3)
+        wait_for_step(process, 5)
         family = psutil.Process(process.pid).children(recursive=True)
         (victim,) = (p for p in family if p.environ().get("RANK_ID") == "1" and "fcn.worker" in p.cmdline())
         victim.kill()
         said = "".join(takewhile(lambda line: line != "attempt 2\n", process.stdout))
-        wait_for_step(process, 3)
+        wait_for_step(process, 7)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     finally:
         process.kill()
+    assert "going on from" in (run_of(tmp_path) / "attempt-002" / "rank-00.log").read_text()
     assert "rank 1 (host localhost, device 1) failed first: killed by SIGKILL" in said
     assert "s: device 1 of localhost failed; 9 restarts are left" in said
     for attempt in ("attempt-001", "attempt-002"):
@@ -247,8 +248,8 @@ def test_preemption_saves_and_leaves(data, tmp_path):
     assert json.loads(manifest.read_text())["step"] >= 3
 
 
-def started(data, folder):
-    words = train_words(data, "train_epochs=1000", "save_steps=1000000")
+def started(data, folder, save_steps=1_000_000):
+    words = train_words(data, "train_epochs=1000", f"save_steps={save_steps}", "keep_checkpoint_max=2")
     return subprocess.Popen(command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
 
 

@@ -86,14 +86,19 @@ class Agent:
     def _wait(self) -> None:
         ready = self.selector.select(0 if self.waiting else self._until_next_end())
         self.woken_ns, self.saw_death, self.unordered_ns = time.time_ns(), False, None
-        for key, _ in ready:
-            if self.selector.get_map().get(key.fd) is key:  # not so where an earlier callback has closed it
-                key.data()
+        self._handle(ready)
+        if self.unordered_ns is not None:
+            self._handle(self.selector.select(0))  # who died between our waking up and the reading of it
         if self.waiting:
             self._start_next()
         if self._until_next_end() == 0:
             self._kill()
         self.outbox.watch(self.selector)
+
+    def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, _ in ready:
+            if self.selector.get_map().get(key.fd) is key:  # not so where an earlier callback has closed it
+                key.data()
 
     def _until_next_end(self) -> float | None:
         """Seconds until the grace or the lease is over; None where neither ends."""
