@@ -66,7 +66,7 @@ def start(launcher: str) -> Callable[[Random, Path], Figures]:
 ROWS = [
     Row(
         "death",
-        "a worker's death is in the journal after 20 ms",
+        "a worker's death is in the journal within 20 ms",
         death(OURS),
         50,
         medians={"journal_ms": 20.0},
@@ -74,7 +74,7 @@ ROWS = [
     *(Row(f"death-{peer}", "a peer, for comparison", death(peer), 10, 2, share=None) for peer in PEERS),
     Row(
         "start",
-        "the first of 8 workers runs 0.35 s after the command; launcher below 60 MB",
+        "the first of 8 workers runs within 0.35 s of the command; launcher below 60 MB",
         start(OURS),
         20,
         5,
