@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from cluster_files import TWO_SERVERS, load, one_host
-from launching import FOREVER, LOCAL_CLUSTER, Launch, closing, until_gone
+from launching import FOREVER, LIMIT_S, LOCAL_CLUSTER, Launch, closing
 
 import fcn.inject
 from launcher import inject
@@ -28,14 +32,25 @@ def run(tmp_path):
 
         def to_its_end(fault, *settings, devices=2):
             cluster = LOCAL_CLUSTER.format(devices=devices, grace_s=0.5)
-            made.append(Launch(tmp_path, cluster, *FOREVER, f"inject={fault}", *settings))
-            made[-1].until_training(devices)
-            (token,) = made[-1].tokens()
+            mark = os.urandom(8).hex()
+            made.append(Launch(tmp_path, cluster, *FOREVER, f"inject={fault}", *settings, INJECT_TEST=mark))
             code = made[-1].finish()
-            until_gone(token)
+            end = time.monotonic() + LIMIT_S
+            while carries(mark):
+                assert time.monotonic() < end, f"alive: {carries(mark)}"
             return made[-1], code
 
         yield to_its_end
+
+
+def carries(mark):
+    """Living processes with this mark in their environment, which is a zombie's no more."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
 
 
 @pytest.mark.parametrize(
