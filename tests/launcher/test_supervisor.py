@@ -92,7 +92,7 @@ def test_exit_codes_and_signals_have_their_own_exit_codes(start, fault, code):
 
 
 def test_what_does_not_end_in_the_grace_is_killed(start):
-    launch = start(*STUBBORN, "inject=crash@5:1", grace_s=0.2)
+    launch = start(*STUBBORN, "inject=crash@50:1", grace_s=0.2)
     launch.until_training(2)
     (token,) = launch.tokens()
     assert launch.finish() == 4
