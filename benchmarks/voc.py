@@ -61,7 +61,6 @@ def main() -> None:
             f"data_root={args.voc.absolute()}",
             f"data_lst={lists / 'val.txt'}",
             f"ckpt_vgg16={args.vgg16.absolute()}",
-            "batch_size=12",  # one worker: one batch-norm batch in both
             *args.settings,
         ]
         results = {}

@@ -51,7 +51,7 @@ class Agent:
         self.waiting: deque[dict] = deque()  # plans of processes to start
         self.where = {"log_dir": "", "cwd": "", "token": ""}
         self.woken_ns = 0  # when the last wait ended
-        self.saw_death = False  # since then
+        self.death_ns = 0  # of the last death that was seen
         self.unordered_ns: int | None = None  # of an error told since then, before it or after a death
         self.selector = selectors.DefaultSelector()
         self.inbox = Inbox(0)
@@ -85,7 +85,7 @@ class Agent:
 
     def _wait(self) -> None:
         ready = self.selector.select(0 if self.waiting else self._until_next_end())
-        self.woken_ns, self.saw_death, self.unordered_ns = time.time_ns(), False, None
+        self.woken_ns, self.unordered_ns = time.time_ns(), None
         self._handle(ready)
         if self.unordered_ns is not None:
             self._handle(self.selector.select(0))  # who died between our waking up and the reading of it
@@ -206,16 +206,14 @@ class Agent:
         if child.status.eof:
             self.selector.unregister(child.status.fd)
             child.hung_up_ns = self._time_of_death(child)
-            self.saw_death = True
 
     def _forward(self, child: Child, heard: list[dict]) -> None:
-        for position, data in enumerate(heard):
+        for data in heard:
             may_drop = data.get("event") in ("enter", "step")
             time_ns = self._time_of(data)
             if data.get("event") == "error":
                 child.has_erred = True
-                if position > 0 and not self.saw_death:
-                    self.unordered_ns = min(self.unordered_ns or time_ns, time_ns)
+                self.unordered_ns = min(self.unordered_ns or time_ns, time_ns)
             self._tell("status", child, may_drop, time_ns=time_ns, data=data)
 
     def _time_of(self, data: dict) -> int:
@@ -225,21 +223,23 @@ class Agent:
         what a pipe holds that follows a death came after it, and must not get an earlier time.
         """
         own = data.get("time_ns")
-        if self.saw_death or not isinstance(own, int) or not 0 <= self.woken_ns - own < OLDEST_S * 1e9:
-            return self.woken_ns
-        return own
+        if not isinstance(own, int) or not 0 <= time.time_ns() - own < OLDEST_S * 1e9:
+            own = self.woken_ns
+        return max(own, self.death_ns + 1)
 
     def _time_of_death(self, child: Child) -> int:
         """When its files were closed, if it died of that: others learn of it then, and err before it is dead.
 
-        Where a pipe was readable before the death, an error behind its first line came before or after. Then
-        the death counts as the first: who is gone without a word did not go because of another.
+        An error that woke us together with it came before or after: its pipe may have been readable already.
+        Then the death counts as the first: who is gone without a word did not go because of another.
         """
         if child.hung_up_ns is not None and self.woken_ns - child.hung_up_ns < DYING_S * 1e9:
             return child.hung_up_ns
-        if self.unordered_ns is None or child.has_erred:
-            return self.woken_ns
-        return self.unordered_ns - 1
+        time_ns = self.woken_ns
+        if self.unordered_ns is not None and not child.has_erred:
+            time_ns = self.unordered_ns - 1
+        self.death_ns = max(time_ns, self.death_ns)
+        return self.death_ns
 
     def _ended(self, child: Child) -> None:
         """The main process has ended and is not reaped: its id still names its group and nobody else's."""
@@ -249,7 +249,7 @@ class Agent:
         if child.status.fd in self.selector.get_map():
             self.selector.unregister(child.status.fd)
         child.close()
-        child.ended = self.saw_death = True
+        child.ended = True
         by_the_kernel = code == -signal.SIGKILL and not child.stopped
         self._tell(
             "exit",
