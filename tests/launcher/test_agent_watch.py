@@ -94,6 +94,9 @@ def test_who_dies_after_an_error_does_not_come_before_it(agent, tmp_path):
     pids = {e["rank"]: e["pid"] for e in agent.all("started")}
     tell(pids[0], {"event": "error", "time_ns": time.time_ns()})
     error = next(told_errors(agent))
+    for number in (1, 2):  # it has woken anew since
+        agent.send("ping", id=number)
+        agent.until("pong", id=number)
     os.kill(pids[1], signal.SIGKILL)
     assert error["time_ns"] < agent.until("exit")["time_ns"]
 
