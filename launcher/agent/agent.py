@@ -222,9 +222,9 @@ class Agent:
         A death has no time of its own, but the kernel keeps the order in which things began to wait for us:
         what a pipe holds that follows a death came after it, and must not get an earlier time.
         """
-        own = data.get("time_ns")
-        if not isinstance(own, int) or not 0 <= time.time_ns() - own < OLDEST_S * 1e9:
-            own = self.woken_ns
+        own, now_ns = data.get("time_ns"), time.time_ns()
+        if not isinstance(own, int) or not 0 <= now_ns - own < OLDEST_S * 1e9:
+            own = now_ns
         return max(own, self.death_ns + 1)
 
     def _time_of_death(self, child: Child) -> int:
