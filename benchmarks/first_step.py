@@ -1,6 +1,6 @@
 """From the command to the first training step of two workers: where the seconds go.
 
-Rank 1 is killed at step 3, so the same run also shows a restart: MindSpore's graphs are there by then.
+Rank 1 is killed before step 3, so the same run also shows a restart: MindSpore's graphs are there by then.
 VGG16 at full width, fc 512, crops of 64.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
         words = [word for item in sets for word in ("--set", item)]
         begin_ns = time.time_ns()
         _fcn_launch(
-            folder, "--cluster", "2xcpu.yaml", "train", "--config", "demo", "--inject", "crash@3:1", *words
+            folder, "--cluster", "2xcpu.yaml", "train", "--config", "demo", "--inject", "oom@3:1", *words
         )
         (run,) = (Path(folder) / "runs").iterdir()
         events = _lines(run / "events.jsonl") + _lines(run / "metrics.jsonl")

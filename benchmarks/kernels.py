@@ -16,48 +16,7 @@ from benchmarks.report import report
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PROGRAM = """
-import sys, time
-import numpy as np
-import mindspore as ms
-from mindspore import nn
-from fcn.onednn import convolution
-what, own_threads = sys.argv[1:]
-ms.set_context(mode=ms.GRAPH_MODE)
-ms.set_device("CPU")
-if own_threads == "no":
-    ms.set_context(runtime_num_threads=1)
-if what == "layers":
-    layers = []
-    for _ in range(6):
-        layers += [nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32), nn.ReLU()]
-    cell, shape = nn.SequentialCell(*layers), (2, 32, 64, 64)
-else:
-    kind, kernel = what.split("-")
-    make = convolution if kind == "ours" else nn.Conv2d
-    channels, outputs, side = (256, 512, 8) if kernel == "7" else (64, 64, 256)
-    cell, shape = make(channels, outputs, int(kernel)), (2, channels, side, side)
-
-class Loss(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.scale = ms.Parameter(ms.Tensor(1.0, ms.float32), name="scale")  # wants the input's gradient
-        self.cell = cell
-
-    def construct(self, x):
-        return self.cell(x * self.scale).mean()
-
-loss = Loss()
-step = nn.TrainOneStepCell(loss, nn.Momentum(loss.trainable_params(), 0.01, 0.9)).set_train()
-x = ms.Tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32))
-step(x).asnumpy()
-times = []
-for _ in range(5):
-    begin = time.perf_counter()
-    step(x).asnumpy()
-    times.append(time.perf_counter() - begin)
-print(min(times))
-"""
+PROGRAM = Path(__file__).with_name("kernel_step.py")
 
 
 def main() -> None:
@@ -79,7 +38,7 @@ def main() -> None:
 def _start(what: str, own_threads: str, env: Dict[str, str]) -> subprocess.Popen:
     clean = {k: v for k, v in os.environ.items() if k not in ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")}
     env = {**clean, **env, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
-    command = [sys.executable, "-c", PROGRAM, what, own_threads]
+    command = [sys.executable, str(PROGRAM), what, own_threads]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 

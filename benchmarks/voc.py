@@ -131,18 +131,15 @@ def _draw(results: Dict[Any, Dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), dpi=120)
-    colours = {"fcn-launch": "tab:red", "PyTorch": "tab:blue"}
-    for (name, seed), result in results.items():
+    # The two lie on each other: the peer is drawn broad and pale, below.
+    styles = {"PyTorch": {"linewidth": 5, "alpha": 0.35}, "fcn-launch": {"linewidth": 1.2}}
+    for (name, seed), result in sorted(results.items(), reverse=True):
         losses = result["losses"]
         smooth = [statistics.mean(losses[max(0, i - SMOOTH_STEPS + 1) : i + 1]) for i in range(len(losses))]
         label = f"{name}, seed {seed}: {_filled(result['iou']):.1f} mean IoU"
-        axes.plot(
-            range(1, len(smooth) + 1),
-            smooth,
-            colours[name],
-            linestyle="-" if seed == 1 else "--",
-            label=label,
-        )
+        colour = f"C{SEEDS.index(seed)}"
+        order = list(styles).index(name)
+        axes.plot(range(1, len(smooth) + 1), smooth, colour, label=label, zorder=2 + order, **styles[name])
     axes.set_xlabel("step")
     axes.set_ylabel(f"loss, mean of {SMOOTH_STEPS} steps")
     axes.legend()

@@ -67,7 +67,7 @@ def _retire(folder: Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def listed(folder: Path) -> List[Path]:
+def listed(folder: Path, of_step: Optional[int] = None) -> List[Path]:
     """The checkpoints of a folder that have a manifest, newest first. They may still be damaged."""
     steps = []
     for manifest in folder.glob("*.json"):
@@ -76,7 +76,7 @@ def listed(folder: Path) -> List[Path]:
             steps.append((int(description["step"]), manifest.with_suffix(".ckpt")))
         except (ValueError, KeyError, TypeError, OSError):
             continue
-    return [path for _, path in sorted(steps, reverse=True)]
+    return [path for step, path in sorted(steps, reverse=True) if of_step in (None, step)]
 
 
 def newest(folder: Path) -> Tuple[Optional[Checkpoint], List[str]]:

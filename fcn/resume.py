@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
@@ -14,22 +16,45 @@ from fcn.data.records import DataSet
 from fcn.distributed import World
 from fcn.errors import DataError, WeightsError
 
+_VISIBLE_S = 30.0  # until another host's file is seen through a network file system's cache
+_POLL_S = 0.5
+
 
 def choose(folder: Path, world: World) -> Tuple[Optional[Checkpoint], List[str]]:
     """The checkpoint that all ranks go on from, None where there is none; a line on each that is damaged.
 
-    Rank 0 chooses: another host may see a file earlier or later. Raises WeightsError where this rank cannot
-    read what rank 0 has chosen.
+    Rank 0 chooses, the others take the same one. Raises WeightsError where this rank cannot read what rank 0
+    has chosen.
     """
     found, damaged = checkpoint.newest(folder) if world.rank == 0 else (None, [])
-    step = int(world.gather_sum(np.array([found.step if found else 0], np.int64))[0])
+    mine = [found.step, _digest(found)] if found else [0, 0]
+    step, digest = world.gather_sum(np.array(mine, np.int64)).tolist()
     if world.rank == 0 or step == 0:
         return found, damaged
-    for path in checkpoint.listed(folder):
-        mine = checkpoint.verify(path)
-        if mine.step == step:
-            return mine, []
-    raise WeightsError(f"{folder}: rank 0 has a checkpoint of step {step}, here is none; share the folder")
+    end = time.monotonic() + _VISIBLE_S
+    while True:
+        same = _of_step(folder, step)
+        if same is not None and _digest(same) == digest:
+            return same, []
+        if time.monotonic() > end:
+            raise WeightsError(
+                f"{folder}: rank 0 goes on from its checkpoint of step {step}, which is not here; every host "
+                "must have the same run directory"
+            )
+        time.sleep(_POLL_S)
+
+
+def _of_step(folder: Path, step: int) -> Optional[Checkpoint]:
+    """The whole checkpoint of this step; damaged ones of others do not matter."""
+    for path in checkpoint.listed(folder, step):
+        with suppress(WeightsError):
+            return checkpoint.verify(path)
+    return None
+
+
+def _digest(found: Checkpoint) -> int:
+    """As much of its sha256 as an int64 holds."""
+    return int(found.manifest["sha256"][:15], 16)
 
 
 def restore(found: Checkpoint, state: List[Tuple[str, Any]], data: DataSet) -> None:

@@ -1,16 +1,20 @@
 """A training that was interrupted ends with the bits of one that was not."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("mindspore")
 
+import ranks  # noqa: E402
+from data_samples import build, write_samples  # noqa: E402
 from trainings import run, state_of  # noqa: E402
 
 from fcn.errors import DataError  # noqa: E402
 
+PROGRAM = str(Path(ranks.__file__).with_name("rank_program.py"))
 EVERYTHING = ["ema_decay=0.9", "accumulate_steps=2", "amp_level=O2", "dynamic_loss_scale=true", "clip_norm=1"]
 
 
@@ -69,3 +73,29 @@ def test_another_data_set_is_refused(make_trainer):
     manifest.write_text(json.dumps(seal({**content, "data_fingerprint": "another"})))
     with pytest.raises(DataError, match="is not the data set that .* was trained on"):
         make_trainer("train_epochs=2")
+
+
+def test_all_ranks_pass_over_a_damaged_checkpoint(tmp_path, small_config):
+    """Two ranks go on from the older one, to the bits of a training that was not interrupted."""
+    data = build(tmp_path, write_samples(tmp_path, 8)).path
+    sets = ["num_classes=8", "crop_size=64", "global_batch=4", f"data_file={data}", "save_steps=1"]
+    sets += ["lr_schedule=step", "lr_steps=[1]"]  # the same rates, however many epochs there are
+
+    def trained(name, epochs):
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        (out / "config.json").write_text(
+            json.dumps(small_config(*sets, f"train_epochs={epochs}").model_dump())
+        )
+        ranks.run(out, [PROGRAM, str(out), str(out / "config.json")], size=2)
+        return [dict(np.load(out / f"rank-{rank}.npz")) for rank in (0, 1)]
+
+    straight = trained("straight", 3)
+    trained("cut", 2)
+    newest = tmp_path / "cut/checkpoints/FCN8s-2_2.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    for one, other in zip(straight, trained("cut", 3)):
+        assert other["losses"].tolist() == one["losses"][3:].tolist()
+        for name in set(one) - {"losses", "scores"}:
+            if ".moving_" not in name:  # each rank's own, and rank 0's count
+                np.testing.assert_array_equal(one[name], other[name], err_msg=name)
