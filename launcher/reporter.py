@@ -21,6 +21,7 @@ WORKER_EVENTS: Dict[str, tuple] = {
     "metric": (),
     "error": ("type", "message"),
 }
+COUNTS = ("step", "done", "total", "total_steps", "samples")  # whole numbers where they are given
 FREQUENT_EVENTS = ("step", "eval", "bench")  # of rank 0 alone, and not for the journal
 PASSING_EVENTS = (*FREQUENT_EVENTS, "health")  # not for the journal: what is wrong there makes a warning
 
@@ -57,7 +58,11 @@ class Reporter:
         """An agent's `status` message; False where the worker said nothing that is known or whole."""
         data, rank = message["data"], message["rank"]
         kind = data.get("event")
-        if any(data.get(key) is None for key in WORKER_EVENTS.get(kind, ("event of another kind",))):
+        if not isinstance(kind, str) or kind not in WORKER_EVENTS:
+            return False
+        if any(data.get(key) is None for key in WORKER_EVENTS[kind]):
+            return False
+        if any(type(data[key]) is not int for key in COUNTS if data.get(key) is not None):
             return False
         if kind not in FREQUENT_EVENTS or rank == 0:
             fields = {**data, "name": message["name"], "rank": rank, "host": host}

@@ -134,7 +134,9 @@ class Supervisor:
             self._selector.unregister(link.inbox.fd)
             self._release(link)
             if not (link.done or link.gave_up):
-                self._lost(link, link.reason() if link.facts else f"{link.reason()}; {link.by_hand}")
+                heard_ns = link.heard_ns  # before the wait for its exit code
+                reason = link.reason() if link.facts else f"{link.reason()}; {link.by_hand}"
+                self._lost(link, reason, heard_ns)
 
     def _signalled(self, signals: Signals) -> None:
         for number in signals.read():
@@ -156,7 +158,7 @@ class Supervisor:
         link.ping()
         facts = {name: other.facts for name, other in self.links.items() if other.facts is not None}
         if len(facts) == len(self.links) and self.state.ending is None:
-            del self._timers["hello"]
+            self._timers.pop("hello", None)
             self._start_processes(self._make_plan(facts))
 
     def _on_abandoned(self, link: AgentLink, message: dict) -> None:
@@ -333,6 +335,8 @@ class Supervisor:
             link.inbox.eof = True
 
     def _no_hello(self) -> None:
+        if self.state.ending is not None:
+            return  # on its way out for another reason
         silent = [link for link in self.links.values() if link.facts is None]
         raise PreflightError(
             "\n".join(
