@@ -1,6 +1,7 @@
 """The graphs of one attempt are the next one's, in real processes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def test_the_next_attempt_takes_the_compiled_graphs(tmp_path, small_config):
     (tmp_path / "config.json").write_text(json.dumps({**config.model_dump(), "train_epochs": 2}))
     said, results = [], []
     for _ in range(3):
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)  # from the first step again
         command = [PROGRAM, str(tmp_path), str(tmp_path / "config.json")]
         ranks.run(tmp_path, command, size=1, environ={"GLOG_v": "2"})
         said.append(USED in (tmp_path / "rank-0.log").read_text())
