@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # as the launcher sets it, before MindSpore is imported
@@ -54,24 +55,30 @@ def copy(root, tmp_path) -> Path:
 
 @pytest.fixture
 def make_trainer(tmp_path, device, small_config):
-    """A trainer with one step of all samples an epoch, unless told otherwise; overrides as `key=value`."""
+    """A trainer with one step of all samples an epoch, unless told otherwise; overrides as `key=value`.
+
+    Each in a run directory of its own, as it would go on from what it finds; `folder` names one.
+    """
     from data_samples import build, write_samples
     from trainings import EPOCHS, trainer
 
     from fcn.platform import CPU
 
-    def make(*overrides, platform=CPU, status=None):
-        folder = tmp_path / "data"
-        if not folder.exists():
-            build(folder, write_samples(folder, 4))
+    numbers = count(1)
+
+    def make(*overrides, platform=CPU, status=None, folder=None):
+        data = tmp_path / "data"
+        if not data.exists():
+            build(data, write_samples(data, 4))
         config = small_config(
             "num_classes=8",
-            f"data_file={folder}/set.mindrecord",
+            f"data_file={data}/set.mindrecord",
             "global_batch=4",
             f"train_epochs={EPOCHS}",
             "base_lr=0.1",
             *overrides,
         )
-        return trainer(config, tmp_path / "run", platform, status)
+        run = tmp_path / (folder or f"run-{next(numbers)}")
+        return trainer(config, run, platform, status)
 
     return make

@@ -31,14 +31,13 @@ class StopAfter:
 
 
 @pytest.mark.parametrize("settings", [[], EVERYTHING], ids=["plain", "everything"])
-def test_it_goes_on_to_the_same_bits(make_trainer, tmp_path, settings):
+def test_it_goes_on_to_the_same_bits(make_trainer, settings):
     """Interrupted in mid-epoch and at the end of one: two steps an epoch."""
     settings = ["global_batch=2", "train_epochs=3", "crop_size=96", *settings]
     states, straight = run(make_trainer, *settings)
-    (tmp_path / "run").rename(tmp_path / "straight")
     losses = []
     for stop_at in (1, 4, None):
-        trainer = make_trainer(*settings)
+        trainer = make_trainer(*settings, folder="cut")
         done = trainer.start_step
         trainer.stop = StopAfter(stop_at, done)
         trainer.status.send = lambda event, **fields: losses.append(fields.get("loss"))
@@ -53,13 +52,13 @@ def test_it_goes_on_to_the_same_bits(make_trainer, tmp_path, settings):
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_name(make_trainer, capsys):
-    run(make_trainer, "train_epochs=2", "save_steps=1")
-    trainer = make_trainer("train_epochs=3", "save_steps=1")
+    run(make_trainer, "train_epochs=2", "save_steps=1", folder="run")
+    trainer = make_trainer("train_epochs=3", "save_steps=1", folder="run")
     assert trainer.start_step == 2
     newest = trainer.folder / "FCN8s-2_1.ckpt"
     newest.write_bytes(newest.read_bytes()[:-1])
     capsys.readouterr()
-    assert make_trainer("train_epochs=3", "save_steps=1").start_step == 1
+    assert make_trainer("train_epochs=3", "save_steps=1", folder="run").start_step == 1
     assert "FCN8s-2_1.ckpt: has" in capsys.readouterr().out
     assert newest.exists()
 
@@ -67,12 +66,12 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(make_trainer, capsys):
 def test_another_data_set_is_refused(make_trainer):
     from fcn.files import seal
 
-    _, trainer = run(make_trainer, "train_epochs=1")
+    _, trainer = run(make_trainer, "train_epochs=1", folder="run")
     (manifest,) = trainer.folder.glob("*.json")
     content = {k: v for k, v in json.loads(manifest.read_text()).items() if k != "checksum"}
     manifest.write_text(json.dumps(seal({**content, "data_fingerprint": "another"})))
     with pytest.raises(DataError, match="is not the data set that .* was trained on"):
-        make_trainer("train_epochs=2")
+        make_trainer("train_epochs=2", folder="run")
 
 
 def test_all_ranks_pass_over_a_damaged_checkpoint(tmp_path, small_config):

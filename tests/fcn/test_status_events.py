@@ -24,6 +24,7 @@ def places(trainer, *leave_out):
 def test_compile_lasts_to_the_end_of_the_first_step_and_a_save_leads_back_to_train(make_trainer):
     _, trainer = run(make_trainer, "train_epochs=3", "save_steps=2")
     assert places(trainer) == [
+        "gather@0",  # the ranks agree on the checkpoint to go on from
         *("compile", "data@1", "step@1", "=1", "train"),
         *("data@2", "step@2", "=2", "save", "save@2", "train"),
         *("data@3", "step@3", "=3", "save", "save@3", "train"),

@@ -57,7 +57,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(m
         FloatingPointError, match=r"epoch [2-9] step 1, from rank 0; its samples: .*; lower base_lr"
     ):
         run(make_trainer, "base_lr=1e30", "train_epochs=20", "save_steps=1")
-    found, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    found, damaged = checkpoint.newest(tmp_path / "run-1" / "checkpoints")
     assert found is not None and not damaged
 
 
