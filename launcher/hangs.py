@@ -27,6 +27,7 @@ LOOK_S = 10.0  # between looks at the silent, none of which is a suspect yet: a 
 STOPPED_LOOKS = 2  # that a process is to be seen stopped for, in units of LOOK_S
 LEARN_STEPS = 3
 BUSY, IDLE = 0.5, 0.1  # share of a core above which a process computes, below which it does not
+MOVING_B_S = 1e5  # bytes a second that are data on their way; less may be the chatter of a rank that hangs
 
 Look = Mapping[str, Any]  # see launcher/agent/probe.py
 Position = Tuple[float, int, int]
@@ -48,6 +49,7 @@ class Watched:
     images: int = 0  # of an evaluation, done
     steps: int = 0  # of this phase, announced before
     stopped_s: Optional[float] = None  # since when every look has found it stopped
+    stored_s: float = 0.0  # when the last look found its storage at work
     looks: List[Tuple[float, Look]] = field(default_factory=list)  # the last two since at_s
 
     def hear(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -84,6 +86,18 @@ class Watched:
         }
         after = f"after step {self.step}" if self.step else None
         return ", ".join(filter(None, (f"phase {self.phase}", places.get(str(self.what), after))))
+
+    @property
+    def is_at_storage(self) -> bool:
+        """Whether its data move or wait for a disk, by its last two looks: slow, and no hang yet.
+
+        Not in a collective: there it waits for others, and who is blocked in the kernel for a device.
+        """
+        if len(self.looks) < 2 or self.waits_in is not None:
+            return False
+        (before_s, before), (now_s, now) = self.looks
+        moved = now["moved_bytes"] - before["moved_bytes"]
+        return bool(before["blocked"] and now["blocked"]) or moved >= MOVING_B_S * (now_s - before_s)
 
     @property
     def is_busy(self) -> Optional[bool]:
@@ -158,6 +172,8 @@ class Hangs:
                 one.stopped_s = None
             elif one.stopped_s is None:
                 one.stopped_s = now_s
+            if one.is_at_storage:
+                one.stored_s = now_s
         return self._stopped(now_s) or self._silent(now_s)
 
     def suspects(self, now_s: float) -> List[Watched]:
@@ -165,11 +181,16 @@ class Hangs:
         other, all of them."""
         alone = self._not_waiting()
         if alone:
-            return [one for one in alone if now_s - one.at_s > self._limit(one)]
+            return [one for one in alone if self._is_late(one, now_s)]
         speaking = self._speaking()
         if speaking and now_s - self._newest_s > max(map(self._limit, speaking)):
             return speaking
         return []
+
+    def _is_late(self, one: Watched, now_s: float) -> bool:
+        """Work of its storage counts as a sign of life, but not for ever."""
+        since_s = max(one.at_s, one.stored_s)
+        return now_s - since_s > self._limit(one) or now_s - one.at_s > self.limits.most(one.phase or "init")
 
     def _limit(self, one: Watched) -> float:
         return self.limits.of(one.phase or "init")
@@ -259,7 +280,8 @@ def _doing(one: Watched) -> Tuple[str, str]:
     where = f" in {now['wchan']}" if now["wchan"] else ""
     if now["stopped"]:
         return "stopped", f"its process {now['stopped'][0]} is stopped by a signal"
-    if before["state"] == now["state"] == "D":
+    if before["blocked"] and now["blocked"]:
+        where = where if now["state"] == "D" else ""
         return "blocked", f"blocked in the kernel{where} (state D): a disk, a network file system or a device"
     if one.is_busy:
         return "spinning", "spins: it uses processor time and does not get on"

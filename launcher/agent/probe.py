@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -13,8 +12,9 @@ def observe(pids: dict[str, int]) -> dict[str, dict]:
 
     pids: of the main processes, which lead their process groups. Of each: `state`, the letter of its main
     thread (R S D T t Z); `cpu_s`, of all its threads since it began; `group_cpu_s`, of the others in its
-    group; `stopped`, ids of those of them that are stopped; `wchan` and `syscall`, where in the kernel its
-    main thread is, None where that is not told; `catches_usr1`.
+    group; `stopped`, ids of those of them that are stopped; `blocked`, ids of all threads of the group in
+    state D; `moved_bytes`, what the group has read and written; `wchan`, where in the kernel its main thread
+    is, None where that is not told.
     """
     members = _groups()
     found = {}
@@ -29,9 +29,9 @@ def observe(pids: dict[str, int]) -> dict[str, dict]:
             "cpu_s": _cpu_s(main),
             "group_cpu_s": sum(_cpu_s(fields) for _, fields in others),
             "stopped": [member for member, fields in others if fields[0] == "T"],
+            "blocked": [thread for member, _ in group for thread in _blocked(member)],
+            "moved_bytes": sum(_moved_bytes(member) for member, _ in group),
             "wchan": _wchan(pid),
-            "syscall": _read(f"/proc/{pid}/syscall").partition(" ")[0].strip() or None,
-            "catches_usr1": has_signal(pid, "SigCgt", signal.SIGUSR1),
         }
     return found
 
@@ -49,15 +49,36 @@ def _groups() -> dict[int, list[tuple[int, list[str]]]]:
     groups: dict[int, list[tuple[int, list[str]]]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
-            # the program's name, in brackets, may itself hold blanks and brackets
-            fields = _read(f"/proc/{name}/stat").rpartition(")")[2].split()
+            fields = _fields(f"/proc/{name}/stat")
             if fields:
                 groups.setdefault(int(fields[2]), []).append((int(name), fields))
     return groups
 
 
+def _fields(path: str) -> list[str]:
+    """Of a `stat`, from the state on; empty where there is none."""
+    # the program's name, in brackets, may itself hold blanks and brackets
+    return _read(path).rpartition(")")[2].split()
+
+
 def _cpu_s(fields: list[str]) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def _blocked(pid: int) -> list[int]:
+    """Its threads that the kernel holds and does not let go; it is rarely the main one that loads data."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    except OSError:
+        return []
+    states = {int(thread): _fields(f"/proc/{pid}/task/{thread}/stat")[:1] for thread in threads}
+    return [thread for thread, state in states.items() if state == ["D"]]
+
+
+def _moved_bytes(pid: int) -> int:
+    """By system calls, whether a disk had to do it or not; 0 where that is not told."""
+    lines = _read(f"/proc/{pid}/io").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("rchar:", "wchar:")))
 
 
 def _wchan(pid: int) -> str | None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.hangs import LOOK_S, PROBE_GAP_S, Hangs
-from launcher.limits import FACTOR, PhaseLimits
+from launcher.hangs import LOOK_S, MOVING_B_S, PROBE_GAP_S, Hangs
+from launcher.limits import FACTOR, UNEVEN_SHARE, PhaseLimits
 
 START_S, PHASE_S, HANG_S = 300.0, 1800.0, 60.0
 SECOND = 10**9
@@ -18,6 +18,7 @@ class Run:
         self.ranks = range(ranks)
         self.now = 0.0
         self.cpu = dict.fromkeys(self.ranks, 0.0)
+        self.moved = dict.fromkeys(self.ranks, 0.0)
         for rank in self.ranks:
             self.hangs.started(name(rank), rank, "h1", 0.0, 0)
 
@@ -44,14 +45,23 @@ class Run:
         self.steps(2, steps)
         return self
 
-    def look(self, after=0.0, states=None, busy=(), **more):
+    def look(self, after=0.0, states=None, busy=(), moving=(), **more):
         self.now += after
         looks = {}
         for rank in self.ranks:
             self.cpu[rank] += after * (rank in busy)
-            look = {"state": RUNNING if rank in busy else ASLEEP, "cpu_s": self.cpu[rank], "group_cpu_s": 0.0}
-            looks[name(rank)] = {**look, "stopped": [], "wchan": None, **more}
-            looks[name(rank)]["state"] = (states or {}).get(rank, looks[name(rank)]["state"])
+            self.moved[rank] += after * MOVING_B_S * (rank in moving)
+            state = (states or {}).get(rank, RUNNING if rank in busy else ASLEEP)
+            looks[name(rank)] = {
+                "state": state,
+                "cpu_s": self.cpu[rank],
+                "group_cpu_s": 0.0,
+                "stopped": [],
+                "blocked": [rank] * (state == DISK),
+                "moved_bytes": self.moved[rank],
+                "wchan": None,
+                **more,
+            }
         return self.hangs.seen(looks, self.now)
 
     def judge(self, after=HANG_S + 1, **seen):
@@ -87,7 +97,6 @@ def at_data(culprit, steps=5):
         ({}, "blocked", "asleep, without processor time"),
         ({"wchan": "hrtimer_nanosleep"}, "blocked", "asleep in hrtimer_nanosleep"),
         ({"busy": [1]}, "spinning", "spins"),
-        ({"states": {1: DISK}, "wchan": "nfs_wait"}, "blocked", "in the kernel in nfs_wait (state D)"),
         ({"stopped": [77]}, "stopped", "its process 77 is stopped by a signal"),
     ],
 )
@@ -115,6 +124,11 @@ def test_children_that_compute_are_told():
     run.now += HANG_S + 1
     assert run.look(group_cpu_s=5.0) is None
     assert "while its child processes compute" in run.look(after=1.0, group_cpu_s=6.0).what
+
+
+def test_a_disk_that_never_answers_is_told():
+    hung = at_data(1).judge(after=PHASE_S + 1, states={1: DISK}, wchan="nfs_wait")
+    assert hung.rank == 1 and "blocked in the kernel in nfs_wait (state D)" in hung.what
 
 
 def test_who_has_not_left_the_collective_before_is_named():
@@ -203,14 +217,57 @@ def test_a_long_save_of_rank_0_is_none_and_the_others_wait_as_long():
     assert run.is_quiet(after=PHASE_S - 10)
 
 
-def test_the_first_evaluation_is_none_and_the_next_goes_by_it():
+def test_a_long_evaluation_is_none_and_the_next_goes_by_it():
     run = Run().trained(5)
     run.say("phase", phase="eval")
     assert run.is_quiet(after=PHASE_S - 10)
-    run.say("phase", phase="train", after=-PHASE_S + 110)  # in truth it took 101 s
+    run.say("phase", phase="train", after=-PHASE_S + 210)  # in truth it took 201 s
     run.say("phase", phase="eval")
-    assert run.is_quiet(after=FACTOR * 100)
+    assert run.is_quiet(after=FACTOR * 200)
     assert run.hangs.suspects(run.now + 20)
+
+
+@pytest.mark.parametrize(("phase", "waiting"), [("save", [1, 2]), ("eval", [])])
+def test_a_slow_one_after_quick_ones_is_none(phase, waiting):
+    run = Run().trained(5)
+    acting = [rank for rank in run.ranks if rank not in waiting]
+    for step in (6, 7):
+        run.say("phase", *acting, phase=phase)
+        run.say("phase", *acting, phase="train", after=0.5)
+        run.steps(step, step)
+    run.say("phase", *acting, phase=phase)
+    for rank in waiting:
+        run.enter("step", 8, rank)
+    assert run.is_quiet(after=PHASE_S * UNEVEN_SHARE - 10)
+    assert run.look(after=20).kind == ("blocked" if waiting else "shared")
+
+
+@pytest.mark.parametrize("work", [{"moving": [0]}, {"states": {0: DISK}}])
+@pytest.mark.parametrize(("phase", "what"), [("save", "save"), ("train", "data")])
+def test_who_waits_for_its_storage_is_slow_but_not_for_ever(work, phase, what):
+    run = at_data(0)
+    run.say("phase", 0, phase=phase)
+    run.enter(what, 6, 0)
+    silent_since = run.now
+    while run.now < silent_since + PHASE_S - 2 * LOOK_S:
+        assert run.look(after=LOOK_S, **work) is None and not run.hangs.suspects(run.now)
+    assert run.look(after=3 * LOOK_S, **work).rank == 0
+
+
+def test_who_waited_for_its_storage_and_stopped_is_hung_as_long_after_that():
+    run = at_data(1)
+    for _ in range(20):
+        assert run.look(after=LOOK_S, moving=[1]) is None
+    assert run.is_quiet(after=HANG_S - 5)
+    assert run.look(after=LOOK_S).rank == 1
+
+
+def test_a_device_that_blocks_a_rank_in_the_collective_is_no_storage():
+    run = Run().trained(5)
+    run.enter("step", 6)
+    run.say("step", 0, 2, step=6)
+    run.enter("step", 7, 0, 2)
+    assert run.judge(states={1: DISK}).rank == 1
 
 
 def test_others_that_are_made_to_wait_do_not_raise_the_limit_of_a_step():
@@ -338,7 +395,7 @@ def test_of_several_stopped_ones_the_first_is_named():
 def test_the_scheduler_is_looked_after_too():
     run = Run()
     run.hangs.started("scheduler", None, "h1", 0.0, 0)
-    look = {"state": STOPPED, "cpu_s": 0.0, "group_cpu_s": 0.0, "stopped": [], "wchan": None}
+    look = {"state": STOPPED, "cpu_s": 0.0, "blocked": [], "moved_bytes": 0}
     assert run.hangs.seen({"scheduler": look}, 10.0) is None
     assert run.hangs.seen({"scheduler": look}, 30.0).name == "scheduler"
 
