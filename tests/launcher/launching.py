@@ -166,6 +166,11 @@ def light(rank: int, *settings: str, **env: str) -> Dict[str, Any]:
     }
 
 
+def python(rank: int, code: str, **env: str) -> Dict[str, Any]:
+    """The plan of a worker that runs this code."""
+    return {**light(rank, **env), "argv": [sys.executable, "-S", "-c", code]}
+
+
 class Launch(Lines):
     """A launcher of its own process, with light workers."""
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -15,33 +14,16 @@ from launching import (
     FOREVER,
     WAKE_S,
     AgentProcess,
-    closing,
     environment,
     light,
     only_child,
+    python,
     until_gone,
     wait_dead,
 )
 
 from launcher.agent import processes
 from launcher.protocol import VERSION
-
-
-@pytest.fixture
-def agents():
-    with closing() as made:
-        yield made
-
-
-@pytest.fixture
-def agent(agents):
-    agents.append(AgentProcess())
-    agents[0].until("hello")
-    return agents[0]
-
-
-def python(rank, code, **env):
-    return {**light(rank, **env), "argv": [sys.executable, "-S", "-c", code]}
 
 
 def test_hello_tells_the_facts_of_the_host(agents):

@@ -6,31 +6,13 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, WAKE_S, AgentProcess, closing, light, only_child, until_gone, wait_dead
+from launching import FOREVER, WAKE_S, AgentProcess, light, only_child, python, until_gone, wait_dead
 
 from launcher.agent import processes
-
-
-@pytest.fixture
-def agents():
-    with closing() as made:
-        yield made
-
-
-@pytest.fixture
-def agent(agents):
-    agents.append(AgentProcess())
-    agents[0].until("hello")
-    return agents[0]
-
-
-def python(rank, code):
-    return {**light(rank), "argv": [sys.executable, "-S", "-c", code]}
 
 
 def test_an_error_has_the_workers_own_time_however_late_the_agent_wakes(agent, tmp_path):
