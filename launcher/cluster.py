@@ -43,6 +43,12 @@ PLANNED_VARIABLES = frozenset(
 PLANNED_PREFIXES = ("FCN_", "OMPI_", "PMIX_")  # by the last two MindSpore takes a worker for one of mpirun
 
 LONGEST_PHASE_S = 7000  # HCCL_CONNECT_TIMEOUT, which has to be longer than every phase, ends at 7200 s
+TIMEOUT_RANGES = (  # seconds
+    ("start_s", 1, LONGEST_PHASE_S),
+    ("phase_s", 1, LONGEST_PHASE_S),
+    ("hang_s", 1, LONGEST_PHASE_S),
+    ("grace_s", 0, 3600),
+)
 
 
 class Device(NamedTuple):
@@ -159,50 +165,26 @@ def cluster_from(values: Any, source: str) -> Cluster:
 def read_cluster(document: Document) -> Cluster:
     """Checks a document's fields and the rules between them; raises one UserError with all mistakes."""
     problems = list(document.problems)
-    kinds = ", ".join(CHIPS)
     top = Fields(document.value, (), problems, "a mapping with at least device_kind and hosts")
-    kind = top.take(
-        "device_kind", read.device_kind, f"one of {kinds}", "write for example `device_kind: cpu`"
-    )
+    remedy = "write for example `device_kind: cpu`"
+    kind = top.take("device_kind", read.device_kind, f"one of {', '.join(CHIPS)}", remedy)
     chip = CHIPS.get(kind)
-    engine = top.take(
-        "engine", one_of(ENGINES), "local or exec", "use local for this machine alone, else exec", "local"
-    )
-    hosts_read = top.take(
-        "hosts",
-        read.host_list,
-        "a list of hosts",
-        "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`",
-    )
-    hosts = [_host(item, ("hosts", i), chip, problems) for i, item in enumerate(hosts_read or ())]
+    remedy = "use local for this machine alone, else exec"
+    engine = top.take("engine", one_of(ENGINES), "local or exec", remedy, "local")
+    hosts = _hosts(top, chip, problems)
     env = _env(top.take("env", read.mapping, "a mapping", "", {}), problems)
-    port = top.take(
-        "master_port",
-        read.number(int, 1024, 65535),
-        "a TCP port from 1024 to 65535",
-        "leave it out to take a free one",
-        None,
-    )
-    default_rendezvous = "scheduler" if chip and chip.is_ascend else "store"
-    rendezvous = top.take(
-        "rendezvous",
-        one_of(RENDEZVOUS),
-        "scheduler or, on cpu, store",
-        "leave it out to take the default",
-        default_rendezvous,
-    )
+    remedy = "leave it out to take a free one"
+    port_reader = read.number(int, 1024, 65535)
+    port = top.take("master_port", port_reader, "a TCP port from 1024 to 65535", remedy, None)
+    rendezvous = _rendezvous(top, chip, problems)
     timeouts = _timeouts(top.take("timeouts", read.mapping, "a mapping", "", {}), problems)
     spares, min_devices = _reserve(top, hosts)
-    python = top.take(
-        "python", read.program, "path of a Python", "leave it out to take this one", sys.executable
-    )
+    remedy = "leave it out to take this one"
+    python = top.take("python", read.program, "path of a Python", remedy, sys.executable)
     top.close()
     problems += host_problems(chip, engine, hosts)
     if not problems:
         problems += reserve_problems(CHIPS[kind], hosts, spares)
-    if chip and chip.is_ascend and rendezvous == "store":
-        remedy = "write `rendezvous: scheduler` or leave it out"
-        problems.append(Problem(("rendezvous",), "store works on cpu only", "scheduler", remedy))
     if problems:
         raise document.error(problems)
     return Cluster(
@@ -220,6 +202,17 @@ def read_cluster(document: Document) -> Cluster:
     )
 
 
+def _rendezvous(top: Fields, chip: Optional[Chip], problems: List[Problem]) -> str:
+    on_ascend = chip is not None and chip.is_ascend
+    remedy = "leave it out to take the default"
+    default = "scheduler" if on_ascend else "store"
+    value: str = top.take("rendezvous", one_of(RENDEZVOUS), "scheduler or, on cpu, store", remedy, default)
+    if on_ascend and value == "store":
+        remedy = "write `rendezvous: scheduler` or leave it out"
+        problems.append(Problem(("rendezvous",), "store works on cpu only", "scheduler", remedy))
+    return value
+
+
 def _reserve(top: Fields, hosts: Sequence[Host]) -> Tuple[int, Optional[int]]:
     """`spares` and `min_devices`."""
     devices = sum(len(host.devices) for host in hosts if host.devices is not None)
@@ -231,6 +224,12 @@ def _reserve(top: Fields, hosts: Sequence[Host]) -> Tuple[int, Optional[int]]:
     expected = f"1 to {used}, the devices that a job uses"
     remedy = "leave it out to stop rather than go on with fewer"
     return spares, top.take("min_devices", read.number(int, 1, used), expected, remedy, None)
+
+
+def _hosts(top: Fields, chip: Optional[Chip], problems: List[Problem]) -> List[Host]:
+    remedy = "write `hosts: [{name: node1, address: 10.0.0.1, devices: 8}]`"
+    items = top.take("hosts", read.host_list, "a list of hosts", remedy)
+    return [_host(item, ("hosts", i), chip, problems) for i, item in enumerate(items or ())]
 
 
 def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem]) -> Host:
@@ -322,31 +321,11 @@ def _env(value: Any, problems: List[Problem]) -> Dict[str, str]:
 
 def _timeouts(value: Any, problems: List[Problem]) -> Timeouts:
     fields = Fields(value, ("timeouts",), problems, "a mapping such as {start_s: 600, grace_s: 10}")
-    default = Timeouts()
-    remedy = "leave it out to take the default"
-    start_s = fields.take(
-        "start_s",
-        read.number(float, 1, LONGEST_PHASE_S),
-        f"1 to {LONGEST_PHASE_S} seconds",
-        remedy,
-        default.start_s,
-    )
-    phase_s = fields.take(
-        "phase_s",
-        read.number(float, 1, LONGEST_PHASE_S),
-        f"1 to {LONGEST_PHASE_S} seconds",
-        remedy,
-        default.phase_s,
-    )
-    hang_s = fields.take(
-        "hang_s",
-        read.number(float, 1, LONGEST_PHASE_S),
-        f"1 to {LONGEST_PHASE_S} seconds",
-        remedy,
-        default.hang_s,
-    )
-    grace_s = fields.take(
-        "grace_s", read.number(float, 0, 3600), "0 to 3600 seconds", remedy, default.grace_s
-    )
+    seconds = {}
+    for name, low, high in TIMEOUT_RANGES:
+        reader = read.number(float, low, high)
+        remedy = "leave it out to take the default"
+        default = getattr(Timeouts, name)
+        seconds[name] = fields.take(name, reader, f"{low} to {high} seconds", remedy, default)
     fields.close()
-    return Timeouts(start_s, phase_s, hang_s, grace_s)
+    return Timeouts(**seconds)
