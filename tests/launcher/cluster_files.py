@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launcher.cluster import Cluster, load_cluster
+from launcher.cluster import Cluster, cluster_from, load_cluster
 from launcher.errors import ExitCode, UserError
 
 TWO_SERVERS = """\
@@ -39,3 +40,14 @@ def refusal(tmp_path: Path, text: str) -> str:
 
 def one_host(kind: str, devices: str, more: str = "") -> str:
     return f"device_kind: {kind}\nhosts:\n  - address: 10.0.0.1\n    devices: {devices}\n{more}"
+
+
+def cluster(kind: str, *devices: Any, **more: Any) -> Cluster:
+    """A cluster of one host per entry of `devices`, at 10.0.0.1 and on; several of them with engine exec."""
+    hosts = [
+        {"name": f"node{i}", "address": f"10.0.0.{i}", "devices": entry} for i, entry in enumerate(devices, 1)
+    ]
+    if len(hosts) > 1:
+        more["engine"] = "exec"
+        hosts = [{**host, "prefix": ["ssh", host["name"]]} for host in hosts]
+    return cluster_from({"device_kind": kind, "python": "/opt/python", "hosts": hosts, **more}, "test.yaml")

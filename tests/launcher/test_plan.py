@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
+from cluster_files import cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,17 +21,6 @@ from launcher.selection import Place, select
 REFERENCES = Path(__file__).parents[3] / "shared" / "ascend" / "rank_tables"
 JOB = Job("train", "/runs/r1", ("-m", "fcn.worker", "train"))
 CPU_FACTS = HostFacts(cores=8, machine="x86_64", hostname="h", free_ports=(20001, 20002, 20003))
-
-
-def cluster(kind: str, *devices: Any, **more: Any) -> Cluster:
-    """A cluster of one host per entry of `devices`, at 10.0.0.1 and on; several of them with engine exec."""
-    hosts = [
-        {"name": f"node{i}", "address": f"10.0.0.{i}", "devices": entry} for i, entry in enumerate(devices, 1)
-    ]
-    if len(hosts) > 1:
-        more["engine"] = "exec"
-        hosts = [{**host, "prefix": ["ssh", host["name"]]} for host in hosts]
-    return cluster_from({"device_kind": kind, "python": "/opt/python", "hosts": hosts, **more}, "test.yaml")
 
 
 def with_ips(server: int, *ids: int) -> Dict[int, str]:

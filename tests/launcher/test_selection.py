@@ -5,24 +5,15 @@ from __future__ import annotations
 from typing import Any, List, Tuple
 
 import pytest
+from cluster_files import cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.chips import CHIPS, choose, subset_problems
-from launcher.cluster import Cluster, cluster_from
+from launcher.cluster import Cluster
 from launcher.selection import Place, Shortage, difference, select
 
 Used = List[Tuple[str, List[int]]]
-
-
-def cluster(kind: str, *devices: Any, **more: Any) -> Cluster:
-    hosts = [
-        {"name": f"node{i}", "address": f"10.0.0.{i}", "devices": entry} for i, entry in enumerate(devices, 1)
-    ]
-    if len(hosts) > 1:
-        more["engine"] = "exec"
-        hosts = [{**host, "prefix": ["ssh", host["name"]]} for host in hosts]
-    return cluster_from({"device_kind": kind, "hosts": hosts, **more}, "test.yaml")
 
 
 def ips(server: int, count: int = 8) -> Any:
