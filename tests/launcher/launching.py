@@ -38,7 +38,7 @@ hosts:
 timeouts: {{start_s: 15, grace_s: {grace_s}}}
 """
 
-# Who is started in the background ignores these, and a launcher keeps to that: tests of them need the default.
+# Who is started in the background ignores these, and a launcher keeps to that; tests need the default.
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
