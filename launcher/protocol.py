@@ -41,6 +41,8 @@ HEALTH_S = 10.0
 # host that is cut off has killed its processes soon after it was given up, and before they run elsewhere.
 SILENCE_S = 8.0
 LEASE_S = 10.0
+FROZEN_S = 1.0  # who sleeps so much longer than it wanted to was stopped, by SIGSTOP or with its machine
+LISTEN_S = 2 * PING_S  # what it then gives the other to be heard, before it takes the silence for a loss
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 16 << 20  # more without a newline is not a message
 MAX_PENDING_BYTES = 8 << 20  # above it what may be lost (progress) is dropped: a stuck reader costs no memory

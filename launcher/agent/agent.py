@@ -14,7 +14,7 @@ from launcher import logfile
 from launcher.agent import observe, processes
 from launcher.agent.health import Health, MemoryKills
 from launcher.agent.watch import DeathWatch
-from launcher.protocol import HEALTH_S, VERSION, Inbox, Outbox
+from launcher.protocol import FROZEN_S, HEALTH_S, LISTEN_S, VERSION, Inbox, Outbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,14 +84,15 @@ class Agent:
             self.outbox.drain()
 
     def _wait(self) -> None:
-        ready = self.selector.select(0 if self.waiting else self._until_next_end())
+        # After a SIGSTOP over its end the first returns without a look at what has come.
+        ready = self.selector.select(0 if self.waiting else self._until_next_end()) or self.selector.select(0)
         self.woken_ns, self.unordered_ns = time.time_ns(), None
         self._handle(ready)
         if self.unordered_ns is not None:
             self._handle(self.selector.select(0))  # who died between our waking up and the reading of it
         if self.waiting:
             self._start_next()
-        if self._until_next_end() == 0:
+        if self._until_next_end() == 0 and not self._was_frozen():
             self._kill()
         self.outbox.watch(self.selector)
 
@@ -104,6 +105,14 @@ class Agent:
         """Seconds until the grace or the lease is over; None where neither ends."""
         ends = [end for end in (self.grace_end, self.lease_end) if end is not None]
         return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _was_frozen(self) -> bool:
+        """Whether the lease is over because we were stopped ourselves; then it is prolonged, to listen."""
+        now = time.monotonic()
+        if self.lease_end is None or now < self.lease_end + FROZEN_S:
+            return False
+        self.lease_end = now + LISTEN_S
+        return self._until_next_end() != 0  # a grace that is over is over
 
     def _renew_lease(self) -> None:
         if self.lease_s is None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 from launcher.agent import processes
+from launcher.protocol import FROZEN_S, LISTEN_S, encode
 
 AGENT_MARGIN_S = 0.5  # for the agent, which loses the lease with us, to end everything and to say so
 
@@ -36,14 +38,29 @@ def main(options: dict, lease_s: float | None = None) -> int:
     os.close(null)
     _end_abandoned(guard_held)
 
+    _await_the_end(agent_life, lease_s)
+    processes.kill_descendants()
+    return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+
+
+def _await_the_end(agent_life: int, lease_s: float | None) -> None:
+    """Until the lease is over or the agent has ended."""
     poll = select.poll()
     poll.register(0, select.POLLRDHUP)  # the end of a socket; the end of a pipe is reported unasked
     poll.register(agent_life, select.POLLIN)
-    limit_ms = None if lease_s is None else (lease_s + AGENT_MARGIN_S) * 1000
-    while poll.poll(limit_ms) == [(agent_life, select.POLLIN)]:
-        os.read(agent_life, 4096)
-    processes.kill_descendants()
-    return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+    wait_s = lease_s
+    while True:
+        limit_s = float("inf") if wait_s is None else wait_s + AGENT_MARGIN_S
+        began = time.monotonic()
+        # After a SIGSTOP over its end the first returns without a look at what has come.
+        ready = poll.poll(None if wait_s is None else limit_s * 1000) or poll.poll(0)
+        if ready == [(agent_life, select.POLLIN)]:
+            os.read(agent_life, 4096)
+            wait_s = lease_s
+        elif not ready and time.monotonic() > began + limit_s + FROZEN_S:
+            wait_s = LISTEN_S  # we were stopped: the agent may have been too, and is to be heard first
+        else:
+            return
 
 
 def _end_abandoned(agent_ear: int) -> None:
@@ -52,8 +69,6 @@ def _end_abandoned(agent_ear: int) -> None:
     for process in found:
         processes.send(process, signal.SIGKILL)
     if found:
-        from launcher.protocol import encode
-
         os.write(agent_ear, encode({"event": "abandoned", "pids": [process.pid for process in found]}))
 
 

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from launching import FOREVER, AgentProcess, closing, environment, light, only_child, until_gone, wait_dead
 
 from launcher.agent import processes
+from launcher.protocol import FROZEN_S
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
 
@@ -86,6 +88,26 @@ def leased(tmp_path):
 def test_the_supervisor_is_silent(leased):
     until_gone(leased.token)
     assert {"event": "done", "left": []} in leased.rest()
+
+
+def test_who_was_frozen_listens_before_it_counts_the_silence(tmp_path):
+    with closing() as made:
+        agent = AgentProcess("--lease", "1")
+        made.append(agent)
+        agent.until("hello")
+        agent.start(tmp_path, light(0, *FOREVER))
+        agent.until_training(1)
+        frozen = [only_child(agent.process.pid), agent.process.pid]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(1 + FROZEN_S + 1)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1)  # a launcher that was frozen too speaks a moment later
+        agent.send("ping", id=1)
+        agent.until("pong", id=1)
+        assert processes.look(agent.all("started")[0]["pid"]).state in "RS"
+        until_gone(agent.token)  # nothing more is said: the lease is as short as it was
 
 
 def test_the_supervisor_is_silent_while_the_agent_is_stopped(leased):
