@@ -18,6 +18,11 @@ def warnings(host: str, health: Mapping[str, Any]) -> Dict[str, str]:
             f"host {host}: {disk_mb / 1000:.1f} GB are free on the disk of the run directory;"
             " make room before the next checkpoint"
         )
+    if health.get("disk_silent_s"):
+        found["silent disk"] = (
+            f"host {host}: the file system of the run directory has not answered for"
+            f" {health['disk_silent_s']} s: look at the storage and the network to it"
+        )
     if free_mb is not None and memory_mb and free_mb < LOW_MEMORY_SHARE * memory_mb:
         found["memory"] = (
             f"host {host}: {free_mb / 1000:.1f} of {memory_mb / 1000:.0f} GB of memory are left;"

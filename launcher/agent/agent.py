@@ -12,9 +12,9 @@ from functools import partial
 
 from launcher import logfile
 from launcher.agent import observe, processes
-from launcher.agent.health import Health, MemoryKills
+from launcher.agent.health import Health, HealthWatch, MemoryKills
 from launcher.agent.watch import DeathWatch
-from launcher.protocol import FROZEN_S, HEALTH_S, LISTEN_S, VERSION, Inbox, Outbox
+from launcher.protocol import FROZEN_S, LISTEN_S, VERSION, Inbox, Outbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class Agent:
         self.guard_ear = guard_ear
         self.lease_s = lease_s
         self.lease_end: float | None = None  # monotonic
-        self.health = Health(options.get("devices", ()))
-        self.health_time = 0.0  # monotonic, of the last look
+        self.health = HealthWatch(Health(options.get("devices", ())))
         self.memory_kills = MemoryKills()
         self.waiting: deque[dict] = deque()  # plans of processes to start
         self.where = {"log_dir": "", "cwd": "", "token": ""}
@@ -138,9 +137,9 @@ class Agent:
 
     def _op_ping(self, message: dict) -> None:
         answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}
-        if time.monotonic() - self.health_time >= HEALTH_S and self.where["cwd"]:
-            self.health_time = time.monotonic()
-            answer["health"] = self.health.look(self.where["cwd"])
+        health = self.health.news(self.where["cwd"]) if self.where["cwd"] else None
+        if health is not None:
+            answer["health"] = health
         self.outbox.put(answer)
 
     def _op_start(self, message: dict) -> None:

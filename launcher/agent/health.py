@@ -6,9 +6,18 @@ What can not be known is None.
 from __future__ import annotations
 
 import os
+import time
+
+from launcher.protocol import HEALTH_S
 
 MB = 1_000_000
+QUICK_S = 0.05  # what a look takes at most, as a rule
+SLOW_S = 2.0  # from here on it is told that one hangs
 KILLS = "oom_kill"  # how /proc/vmstat and both versions of cgroups name their count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
 
 
 class Health:
@@ -44,6 +53,42 @@ class Health:
         from launcher import devices
 
         return sorted(set(self._devices) - set(devices.present_devices()))
+
+
+class HealthWatch:
+    """Looks every HEALTH_S, in a thread: a network file system that hangs does not say how full it is."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._seen: dict = {}
+        self._look: threading.Thread | None = None
+        self._began_s = self._told_s = float("-inf")  # monotonic
+
+    def news(self, folder: str) -> dict | None:
+        """What is new: a look, with `disk_silent_s` None; where one hangs the last one, and for how long."""
+        now = time.monotonic()
+        if self._look is None and now - self._began_s < HEALTH_S:
+            return None
+        self._look = self._look or self._begin(folder)
+        if not self._look.is_alive():
+            self._look = None
+            return {**self._seen, "disk_silent_s": None}
+        if now - self._began_s < SLOW_S or now - self._told_s < HEALTH_S:
+            return None
+        self._told_s = now
+        return {**self._seen, "disk_silent_s": round(now - self._began_s)}
+
+    def _begin(self, folder: str) -> threading.Thread:
+        import threading  # after the start, for which it is of no use
+
+        def look() -> None:
+            self._seen = self._health.look(folder)
+
+        self._began_s = time.monotonic()
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(QUICK_S)
+        return thread
 
 
 class MemoryKills:

@@ -49,6 +49,14 @@ def environment(**more: str) -> Dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **more}
 
 
+def sitecustomize(folder: Path, code: str) -> str:
+    """A PYTHONPATH with which every interpreter runs this code first, unless it is started with -S."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    return os.pathsep.join([str(site), environment()["PYTHONPATH"]])
+
+
 def until_gone(token: str) -> None:
     """Waits until no process carries the token. Fails where one remains."""
     end = time.monotonic() + LIMIT_S

@@ -14,10 +14,10 @@ from launching import (
     FOREVER,
     WAKE_S,
     AgentProcess,
-    environment,
     light,
     only_child,
     python,
+    sitecustomize,
     until_gone,
     wait_dead,
 )
@@ -241,11 +241,8 @@ def test_a_stop_before_the_start_ends_the_agent(agent):
 
 
 def test_it_sees_deaths_on_kernels_without_pidfd(agents, tmp_path):
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text("import os; del os.pidfd_open")
-    path = os.pathsep.join([str(site), environment()["PYTHONPATH"]])
-    agents.append(AgentProcess(flags=(), PYTHONPATH=path))
+    site = sitecustomize(tmp_path, "import os; del os.pidfd_open")
+    agents.append(AgentProcess(flags=(), PYTHONPATH=site))
     agent = agents[0]
     agent.until("hello")
     agent.start(tmp_path, light(0, FCN_INJECT="oom@2"), light(1, "steps=1"), light(2, *FOREVER, "children=1"))

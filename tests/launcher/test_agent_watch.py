@@ -10,9 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, WAKE_S, AgentProcess, light, only_child, python, until_gone, wait_dead
+from launching import (
+    FOREVER,
+    WAKE_S,
+    AgentProcess,
+    light,
+    only_child,
+    python,
+    sitecustomize,
+    until_gone,
+    wait_dead,
+)
 
 from launcher.agent import processes
+from launcher.agent.health import SLOW_S
 
 
 def test_an_error_has_the_workers_own_time_however_late_the_agent_wakes(agent, tmp_path):
@@ -135,6 +146,21 @@ def test_devices_that_are_not_there_are_in_the_health(agents, tmp_path):
     agents[0].until_training(1)
     agents[0].send("ping", id=1)
     assert agents[0].until("pong")["health"]["devices_missing"] == [0, 3]
+
+
+def test_a_file_system_that_hangs_holds_up_no_ping_and_is_told(agents, tmp_path):
+    site = sitecustomize(tmp_path, "import os, time; os.statvfs = lambda path: time.sleep(3600)")
+    agents.append(AgentProcess(flags=(), PYTHONPATH=site))
+    agent = agents[0]
+    agent.until("hello")
+    agent.start(tmp_path, light(0, *FOREVER))
+    agent.until_training(1)
+    health = None
+    while health is None:
+        agent.send("ping", id=1)
+        health = agent.until("pong").get("health")
+        time.sleep(0.1)
+    assert health["disk_silent_s"] >= SLOW_S
 
 
 def test_a_ping_is_answered_while_many_processes_start(agent, tmp_path):
