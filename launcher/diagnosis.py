@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from launcher.errors import ExitCode
+from launcher.evidence import Sign, one_line, sign
 
 
 class Kind(Enum):
@@ -29,7 +30,8 @@ class Failure:
 
     name: "rank-00", "scheduler", or "agent" for a whole host. rank: None unless a rank. time_ns: by the
     supervisor's clock, wrong by at most error_ns as against other hosts. stopped: a stop of ours had reached
-    the process before. tail: last lines of its log.
+    the process before. error: the lines of the error that ended it, as it reported them, else those in its
+    log. tail: the last lines of its log; its traceback where it has reported one and not ended.
     """
 
     name: str
@@ -40,27 +42,17 @@ class Failure:
     time_ns: int
     signal: Optional[int] = None
     stopped: bool = False
-    tail: Tuple[str, ...] = ()
+    error: Tuple[str, ...] = ()
+    tail: Tuple[str, ...] = field(default=(), compare=False)  # the same failure, more of the log
     error_ns: int = 0
 
+    @property
+    def sign(self) -> Optional[Sign]:
+        """What its error is a sign of; None: of a fault of the code, or it has told of none."""
+        if self.kind not in (Kind.RAISED, Kind.EXIT_CODE):
+            return None
+        return sign(self.error or self.tail[-1:], self.tail)
 
-# What a rank says when another one is gone: MindSpore's CPU ring, its scheduler, HCCL, sockets.
-CONSEQUENCE_TEXTS = (
-    "AllReduceCPUKernelMod launch failed",
-    "ReduceScatter wait receiving",
-    "total number of timed out node",
-    "is timed out. It may exit with exception",
-    "EI0002",  # HCCL: notify wait timed out, another rank is missing
-    "EI0006",  # HCCL: socket to a peer timed out
-    "Connection reset by peer",
-    "Connection refused",
-    "Broken pipe",
-)
-
-# Between the agent's look for a free port and rank 0's bind somebody else may take it. No fault of the code.
-PORT_TAKEN = re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")
-
-DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 HINTS: Dict[int, str] = {
     signal.SIGKILL: "somebody killed it, or the system ran out of memory: see `dmesg`",
@@ -71,6 +63,7 @@ HINTS: Dict[int, str] = {
 }
 
 
+SHOWN_LINES = 20  # of the log of who failed first
 NOBODY = "ranks"  # the name of a failure that is not one rank's
 
 
@@ -90,28 +83,9 @@ def is_consequence(failure: Failure) -> bool:
     """Whether this looks like the effect of another rank's failure."""
     if failure.kind is Kind.SIGNAL:
         return failure.signal == signal.SIGTERM
-    if port_was_taken(failure):
-        return False
     if failure.kind is Kind.EXIT_CODE and failure.name == "scheduler":
-        return True  # it gives up when its nodes do
-    if failure.kind not in (Kind.RAISED, Kind.EXIT_CODE):
-        return False
-    text = _said(failure)
-    return any(consequence in text for consequence in CONSEQUENCE_TEXTS)
-
-
-def port_was_taken(failure: Failure) -> bool:
-    """Whether a process could not listen on the port that was planned for it."""
-    return failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and bool(PORT_TAKEN.search(_said(failure)))
-
-
-def disk_was_full(failure: Failure) -> bool:
-    """Whether a process could not write."""
-    return failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and bool(DISK_FULL.search(_said(failure)))
-
-
-def _said(failure: Failure) -> str:
-    return "\n".join((failure.what, *failure.tail))
+        return failure.sign is not Sign.PORT_TAKEN  # it gives up when its nodes do
+    return failure.sign is Sign.LOST_PEER
 
 
 def exit_code(failure: Failure) -> ExitCode:
@@ -120,18 +94,20 @@ def exit_code(failure: Failure) -> ExitCode:
         return ExitCode.PREFLIGHT
     if failure.kind is Kind.HUNG:
         return ExitCode.HANG
-    blameless = is_consequence(failure) or port_was_taken(failure) or disk_was_full(failure)
-    if failure.kind in (Kind.RAISED, Kind.EXIT_CODE) and not blameless:
+    has_erred = failure.kind in (Kind.RAISED, Kind.EXIT_CODE)
+    if has_erred and failure.sign is None and not is_consequence(failure):
         return ExitCode.TRAINING_CODE
     return ExitCode.INFRASTRUCTURE
 
 
-def ended_by(code: Optional[int], number: Optional[int], out_of_memory: Optional[bool]) -> Tuple[Kind, str]:
-    """How a process has failed that ended with this exit code, or by this signal."""
+def ended_by(
+    code: Optional[int], number: Optional[int], out_of_memory: Optional[bool], error: Sequence[str] = ()
+) -> Tuple[Kind, str]:
+    """How a process has failed that ended with this exit code, or by this signal, and said this error."""
     if code == 0:
         return Kind.EXIT_CODE, "exit code 0, before its work was done"
     if number is None:
-        return Kind.EXIT_CODE, f"exit code {code}"
+        return Kind.EXIT_CODE, ": ".join(filter(None, [f"exit code {code}", one_line("\n".join(error))]))
     if out_of_memory:
         return Kind.OUT_OF_MEMORY, "out of memory: killed by the kernel, which had none left for it"
     hint = HINTS.get(number)
@@ -144,11 +120,7 @@ def ended_by(code: Optional[int], number: Optional[int], out_of_memory: Optional
 def report(
     failures: Sequence[Failure], first: Failure, device: Optional[int], log: Optional[str]
 ) -> Dict[str, Any]:
-    """The verdict for people and programs. device, log: of the first failure's process, where it has them.
-
-    `tail` is the end of its log, or the traceback alone while it has not ended.
-    """
-    ended = (f for f in failures if f.name == first.name and f.kind is not Kind.RAISED and f.tail)
+    """The verdict for people and programs. device, log: of the first failure's process, where it has them."""
     return {
         "name": first.name,
         "rank": first.rank,
@@ -159,7 +131,7 @@ def report(
         "log": log,
         "text": sentence(first, device, log),
         "then": followers(failures, first),
-        "tail": list(next(ended, first).tail),
+        "tail": list(first.tail[-SHOWN_LINES:]),
     }
 
 
@@ -182,9 +154,9 @@ def remedy(failure: Failure) -> Optional[str]:
     """What to do about it; None where what was seen says so itself."""
     if failure.kind is Kind.HUNG:
         return "the stacks of all ranks are at the ends of their logs"
-    if port_was_taken(failure):
+    if failure.sign is Sign.PORT_TAKEN:
         return "another program took its port meanwhile: start again, which takes another one"
-    if disk_was_full(failure):
+    if failure.sign is Sign.DISK_FULL:
         return "make room on its disk, that of the run directory or what the error names"
     if is_consequence(failure):
         return (
@@ -198,21 +170,23 @@ def remedy(failure: Failure) -> Optional[str]:
 
 def tied(failures: Iterable[Failure], first: Failure) -> List[Failure]:
     """Failures of other hosts that may have come before the first: the clocks are not known better."""
-    rivals = (f for f in failures if f.host != first.host and _distance(f) == _distance(first))
-    return [f for f in rivals if f.time_ns - first.time_ns < f.error_ns + first.error_ns]
+    rivals = [f for f in failures if f.host != first.host]
+    close = [f for f in rivals if f.time_ns - first.time_ns < f.error_ns + first.error_ns]
+    return [f for f in close if _distance(f) == _distance(first)]
 
 
 def followers(failures: Sequence[Failure], first: Failure) -> List[str]:
     """What failed after the first, without our doing: a line for each different thing, with its ranks."""
-    close = tied(failures, first)
+    close = set(tied(failures, first))
     groups: Dict[Tuple[str, str], List[Failure]] = {}
+    seen = {(first.name, first.host)}
     for failure in sorted(failures, key=lambda failure: failure.time_ns):
-        if failure.stopped or failure.name == first.name and failure.host == first.host:
+        who = (failure.name, failure.host)
+        if failure.stopped or who in seen:
             continue
+        seen.add(who)
         when = "at the same time, as far as the hosts' clocks can tell" if failure in close else "then"
-        seen = [f for members in groups.values() for f in members]
-        if all(other.name != failure.name or other.host != failure.host for other in seen):
-            groups.setdefault((when, _normalised(failure)), []).append(failure)
+        groups.setdefault((when, _normalised(failure)), []).append(failure)
     return [f"{_who(members)} {when}: {members[0].what}" for (when, _), members in groups.items()]
 
 

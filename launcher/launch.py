@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, List, Mapping, Optional, Tuple, Union
 
 from launcher import policy, retry
-from launcher.diagnosis import port_was_taken
 from launcher.errors import ExitCode, LaunchError, PreflightError
+from launcher.evidence import Sign
 from launcher.reporter import Reporter
 from launcher.retry import NO_RESTARTS, End, History, Limits, Outcome, Retry
 from launcher.selection import Place, Shortage, difference, reserve_notes, select
@@ -116,7 +116,7 @@ class _Launch:
         return Outcome(
             exit_code=code,
             culprit=retry.blame(first, None if process is None else process.device_id),
-            port_taken=first is not None and port_was_taken(first),
+            port_taken=first is not None and first.sign is Sign.PORT_TAKEN,
             step=self.reporter.step,
         )
 

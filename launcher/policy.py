@@ -9,6 +9,7 @@ from typing import FrozenSet, Optional, Tuple, Union
 
 from launcher.diagnosis import NOBODY, Failure, Kind, ended_by, exit_code, first_failure
 from launcher.errors import ExitCode
+from launcher.evidence import last_error, one_line
 
 SAVE_AND_LEAVE = signal.SIGUSR2
 PREEMPTING = (signal.SIGTERM, SAVE_AND_LEAVE)  # for the launcher; other signals stop the run
@@ -147,18 +148,7 @@ def decide(state: State, event: Event) -> Result:
     if isinstance(event, Exited):
         return _exited(state, event)
     if isinstance(event, Raised):
-        failure = Failure(
-            event.name,
-            event.rank,
-            event.host,
-            Kind.RAISED,
-            event.what,
-            event.time_ns,
-            tail=event.tail,
-            error_ns=event.error_ns,
-        )
-        waiting = replace(state, failures=(*state.failures, failure), ending=state.ending or Ending.FAILED)
-        return waiting, () if state.ending else (Decision(Action.WAIT, _reason(failure)),)
+        return _raised(state, event)
     if isinstance(event, AgentLost):
         kind = Kind.AGENT_LOST if state.started else Kind.NOT_STARTED
         state = replace(state, ranks=state.ranks - event.names, helpers=state.helpers - event.names)
@@ -178,7 +168,12 @@ def _exited(state: State, event: Exited) -> Result:
             # the scheduler would look around for another five seconds before it sees that its nodes have left
             return _stop(state, Ending.FINISHED, "every rank has ended")
         return state, ()
-    kind, what = ended_by(event.code, event.signal, event.out_of_memory)
+    told = [f for f in state.failures if f.name == event.name and f.kind is Kind.RAISED]
+    if told:  # of why it ended its own report says all, and its log the rest
+        failures = (replace(f, tail=event.tail) if f in told else f for f in state.failures)
+        return _stop(replace(state, failures=tuple(failures)), Ending.FAILED, _reason(told[0]))
+    error = last_error(event.tail)
+    kind, what = ended_by(event.code, event.signal, event.out_of_memory, error)
     failure = Failure(
         event.name,
         event.rank,
@@ -188,10 +183,27 @@ def _exited(state: State, event: Exited) -> Result:
         event.time_ns,
         event.signal,
         event.stopped,
+        error,
         event.tail,
         event.error_ns,
     )
     return _failed(state, failure)
+
+
+def _raised(state: State, event: Raised) -> Result:
+    failure = Failure(
+        event.name,
+        event.rank,
+        event.host,
+        Kind.RAISED,
+        one_line(event.what),
+        event.time_ns,
+        error=(*event.what.splitlines(), *last_error(event.tail)),
+        tail=event.tail,
+        error_ns=event.error_ns,
+    )
+    waiting = replace(state, failures=(*state.failures, failure), ending=state.ending or Ending.FAILED)
+    return waiting, () if state.ending else (Decision(Action.WAIT, _reason(failure)),)
 
 
 def _is_clean(state: State, event: Exited) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple, Union
 
-from launcher.diagnosis import Failure, Kind, disk_was_full, is_consequence, port_was_taken
+from launcher.diagnosis import Failure, Kind, is_consequence
 from launcher.errors import ExitCode
 from launcher.selection import Place
 
@@ -108,7 +108,7 @@ def blame(failure: Optional[Failure], device: Optional[int]) -> Optional[Place]:
     None where only an effect of it was seen, where it was the port or a disk, and for memory, which the
     kernel takes from whom it likes.
     """
-    if failure is None or is_consequence(failure) or port_was_taken(failure) or disk_was_full(failure):
+    if failure is None or failure.sign is not None or is_consequence(failure):
         return None
     if failure.kind is Kind.OUT_OF_MEMORY:
         return None

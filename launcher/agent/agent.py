@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.agent.spawn import Child
 
-TAIL_LINES = 20
+TAIL_LINES = 120  # MindSpore puts seventy around the one that tells the reason
 OLDEST_S = 60.0  # a worker's own time of its error is believed if it is not older
 DYING_S = 1.0  # between the closing of a process's files and its death, on a busy machine
 

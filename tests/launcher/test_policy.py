@@ -210,7 +210,7 @@ def test_a_scheduler_that_was_killed_is_the_cause():
     "first",
     [
         raised(0, "RuntimeError: Failed to bind to 127.0.0.1:20001", at=1),
-        ended(0, 1, at=1, tail=["bind to port 20001 failed, errno 98", "Connection refused"]),
+        ended(0, 1, at=1, tail=["error: bind to port 20001 failed, errno 98", "bye"]),
         Exited("scheduler", None, "h1", 1, 1, tail=("OSError: [Errno 98] Address already in use",)),
     ],
 )
@@ -219,6 +219,27 @@ def test_a_port_that_was_taken_meanwhile_is_the_infrastructures(first):
     assert verdict(state).name == first.name
     assert outcome(state) == ExitCode.INFRASTRUCTURE
     assert sentence(verdict(state)).endswith("start again, which takes another one")
+
+
+INNOCENT = ["No space left on device: caching is off", "Connection reset by peer, retrying"]
+
+
+def test_what_a_worker_reports_counts_and_not_the_rest_of_its_log():
+    state, _ = after(raised(1, "ValueError: no", at=1), ended(1, 1, at=2, tail=[*INNOCENT, "ValueError: no"]))
+    assert (verdict(state).what, outcome(state)) == ("ValueError: no", ExitCode.TRAINING_CODE)
+    assert verdict(state).tail[0] == INNOCENT[0]
+
+
+def test_a_log_without_the_words_does_not_make_a_cause_of_a_reported_effect():
+    mindspore = "RuntimeError: \n-----\n- Kernel error:\n-----\nLaunch kernel failed: Default/AllReduce-op0\n"
+    state, _ = after(raised(1, mindspore, at=1), ended(1, 1, at=2, tail=["kernel_actor.cc:995"]))
+    assert outcome(state) == ExitCode.INFRASTRUCTURE
+    assert verdict(state).what == "RuntimeError: Kernel error: Launch kernel failed: Default/AllReduce-op0"
+
+
+def test_a_worker_that_reports_nothing_is_judged_by_the_last_error_in_its_log():
+    state, _ = after(ended(1, 1, tail=[*INNOCENT, "ValueError: no"]))
+    assert (verdict(state).what, outcome(state)) == ("exit code 1: ValueError: no", ExitCode.TRAINING_CODE)
 
 
 def test_consequences_without_a_cause_are_the_infrastructures():

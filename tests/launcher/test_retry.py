@@ -166,8 +166,8 @@ def test_blame_is_for_causes_alone():
     assert blame(failure(Kind.SIGNAL, signal=9), 3) == DEVICE
     assert blame(failure(Kind.SIGNAL, signal=15), 3) is None  # MindSpore ends itself when a peer is gone
     assert blame(failure(Kind.OUT_OF_MEMORY, signal=9), 3) is None
-    assert blame(failure(Kind.RAISED, what="Connection reset by peer"), 3) is None
-    assert blame(failure(Kind.EXIT_CODE, what="Address already in use"), 3) is None
+    assert blame(failure(Kind.RAISED, error=("Connection reset by peer",)), 3) is None
+    assert blame(failure(Kind.EXIT_CODE, error=("Address already in use",)), 3) is None
     assert blame(failure(Kind.AGENT_LOST, name="agent", rank=None), None) == Place("h1")
     assert blame(failure(Kind.NOT_STARTED, name="agent", rank=None), None) == Place("h1")
     assert blame(failure(Kind.SIGNAL, name="scheduler", rank=None, signal=9), None) is None
