@@ -152,8 +152,6 @@ def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] 
 
 def remedy(failure: Failure) -> Optional[str]:
     """What to do about it; None where what was seen says so itself."""
-    if failure.kind is Kind.HUNG:
-        return "the stacks of all ranks are at the ends of their logs"
     if failure.sign is Sign.PORT_TAKEN:
         return "another program took its port meanwhile: start again, which takes another one"
     if failure.sign is Sign.DISK_FULL:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from launcher.plan import Plan
     from launcher.run import Attempt, Run
 
+SAVED = "every rank has saved and left"
+NOT_SAVED = "not saved: the next start goes on from the newest checkpoint, or begins anew where there is none"
+
 
 def launch(
     run: Run,
@@ -65,6 +68,7 @@ class _Launch:
     global_batch: Optional[int]
     history: History = History()
     ports: List[int] = field(default_factory=list)  # at which the ranks of earlier attempts met
+    farewell: str = ""  # what a preempted attempt has kept
 
     def run_attempts(self) -> ExitCode:
         from random import random
@@ -111,6 +115,8 @@ class _Launch:
             if isinstance(error, PreflightError) and error.host is not None:
                 culprit = Place(error.host, error.device)
             return Outcome(ExitCode.PREFLIGHT, culprit)
+        if code is ExitCode.PREEMPTED and self.verb == "train":
+            self.farewell = SAVED if policy.has_saved(supervisor.state) else NOT_SAVED
         first = policy.verdict(supervisor.state)
         process = None if first is None else supervisor.processes.get(first.name)
         return Outcome(
@@ -160,7 +166,9 @@ class _Launch:
             restarts_left=self._restarts_left,
         )
         self.reporter.write_status()
-        for number in signals.wait(decision.after_s):
+        numbers = signals.wait(decision.after_s)
+        if numbers:
+            number = policy.foremost(numbers)
             name = signal.Signals(number).name
             if number in policy.PREEMPTING:
                 return End(ExitCode.PREEMPTED, f"{name}: preempted before the next attempt")
@@ -169,7 +177,8 @@ class _Launch:
 
     def _end(self, end: End) -> ExitCode:
         state = STATES.get(end.exit_code, "failed")
-        self.reporter.emit("end", state=state, exit_code=int(end.exit_code), reason=end.reason)
+        reason = end.reason or self.farewell
+        self.reporter.emit("end", state=state, exit_code=int(end.exit_code), reason=reason)
         self.reporter.write_status()
         return end.exit_code
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import FrozenSet, Optional, Tuple, Union
+from typing import FrozenSet, Optional, Sequence, Tuple, Union
 
 from launcher.diagnosis import NOBODY, Failure, Kind, ended_by, exit_code, first_failure
 from launcher.errors import ExitCode
@@ -14,6 +14,7 @@ from launcher.evidence import last_error, one_line
 SAVE_AND_LEAVE = signal.SIGUSR2
 PREEMPTING = (signal.SIGTERM, SAVE_AND_LEAVE)  # for the launcher; other signals stop the run
 PREEMPTED = int(ExitCode.PREEMPTED)  # what a worker exits with when it has saved and left
+SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,13 @@ class Hung:
 
 
 @dataclass(frozen=True)
+class StacksTaken:
+    """The stacks are in the logs, but for those of the processes `missing`, or the time for it is over."""
+
+    missing: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Signalled:
     """The launcher itself got a signal."""
 
@@ -94,7 +102,7 @@ class TimeOver:
     """What the last decision gave time for has not happened: an end by itself, or within the grace period."""
 
 
-Event = Union[Started, Exited, Raised, AgentLost, Hung, Signalled, TimeOver]
+Event = Union[Started, Exited, Raised, AgentLost, Hung, StacksTaken, Signalled, TimeOver]
 
 
 class Ending(Enum):
@@ -132,9 +140,11 @@ class State:
     ranks: FrozenSet[str] = frozenset()  # names of the ranks that run
     helpers: FrozenSet[str] = frozenset()
     ending: Optional[Ending] = None
+    dumping: bool = False  # stacks are being taken
     stopping: bool = False  # a stop is under way: at most one for an attempt
     killing: bool = False
     left: bool = False  # a rank has saved and left
+    cut: bool = False  # a rank has ended with its work neither done nor saved
     failures: Tuple[Failure, ...] = ()
 
 
@@ -151,10 +161,13 @@ def decide(state: State, event: Event) -> Result:
         return _raised(state, event)
     if isinstance(event, AgentLost):
         kind = Kind.AGENT_LOST if state.started else Kind.NOT_STARTED
-        state = replace(state, ranks=state.ranks - event.names, helpers=state.helpers - event.names)
+        ranks, helpers = state.ranks - event.names, state.helpers - event.names
+        state = replace(state, ranks=ranks, helpers=helpers, cut=True)
         return _failed(state, Failure("agent", None, event.host, kind, event.reason, event.time_ns))
     if isinstance(event, Hung):
         return _hung(state, event)
+    if isinstance(event, StacksTaken):
+        return _stacks_taken(state, event)
     if isinstance(event, Signalled):
         return _signalled(state, event.number)
     return _time_over(state)
@@ -162,7 +175,10 @@ def decide(state: State, event: Event) -> Result:
 
 def _exited(state: State, event: Exited) -> Result:
     state = replace(state, ranks=state.ranks - {event.name}, helpers=state.helpers - {event.name})
-    if _is_clean(state, event):
+    clean = _is_clean(state, event)
+    if event.rank is not None and (not clean or event.signal is not None):
+        state = replace(state, cut=True)
+    if clean:
         state = replace(state, left=state.left or event.code == PREEMPTED)
         if state.helpers and not state.ranks:
             # the scheduler would look around for another five seconds before it sees that its nodes have left
@@ -225,8 +241,29 @@ def _hung(state: State, event: Hung) -> Result:
         return state, ()
     who = (event.name or NOBODY, event.rank, event.host or "")
     failure = Failure(*who, Kind.HUNG, event.what, event.time_ns)
-    state = replace(state, failures=(*state.failures, failure), ending=Ending.FAILED)
+    state = replace(state, failures=(*state.failures, failure), ending=Ending.FAILED, dumping=True)
     return state, (Decision(Action.STACKS, _reason(failure)),)
+
+
+def _stacks_taken(state: State, event: StacksTaken) -> Result:
+    if not state.dumping:
+        return state, ()  # they come late: the stop has begun without them
+    where = "the stacks of all ranks are at the ends of their logs"
+    if event.missing:
+        where = (
+            f"there are no stacks of {_some(event.missing)}: py-spy, where it is installed, reads those of "
+            "programs that do not answer SIGUSR1; the others are at the ends of their logs"
+        )
+    failures = tuple(
+        replace(failure, what=f"{failure.what}; {where}") if failure.kind is Kind.HUNG else failure
+        for failure in state.failures
+    )
+    return _stop(replace(state, failures=failures), Ending.FAILED, where)
+
+
+def _some(names: Tuple[str, ...]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join([*names[:SHOWN_NAMES], *([f"{more} others"] if more > 0 else [])])
 
 
 def _reason(failure: Failure) -> str:
@@ -238,23 +275,21 @@ def _reason(failure: Failure) -> str:
 
 def _time_over(state: State) -> Result:
     if state.ending is Ending.FAILED and not state.stopping:
-        hung = state.failures[-1].kind is Kind.HUNG
-        why = "the stacks are in the logs" if hung else "a worker reported an error and does not end"
-        return _stop(state, Ending.FAILED, why)
+        return _stop(state, Ending.FAILED, "a worker reported an error and does not end")
     return _kill(state, "the grace period is over")
 
 
 def _stop(state: State, ending: Ending, reason: str) -> Result:
     if state.stopping:
         return state, ()
-    state = replace(state, stopping=True, ending=state.ending or ending)
+    state = replace(state, stopping=True, dumping=False, ending=state.ending or ending)
     return state, (Decision(Action.STOP, reason),)
 
 
 def _kill(state: State, reason: str) -> Result:
     if state.killing:
         return state, ()
-    return replace(state, stopping=True, killing=True), (Decision(Action.KILL, reason),)
+    return replace(state, stopping=True, dumping=False, killing=True), (Decision(Action.KILL, reason),)
 
 
 def _signalled(state: State, number: int) -> Result:
@@ -266,11 +301,18 @@ def _signalled(state: State, number: int) -> Result:
         if not state.started:
             return _kill(state, f"{name}: preempted before the start")
         return state, (Decision(Action.PREEMPT, f"{name}: preempted"),)
-    if state.ending is None and state.started:
-        return _stop(state, Ending.STOPPED, f"{name}: stopped by the user")
     if number == signal.SIGHUP and state.ending is not None:
         return state, ()  # a terminal that closes after Ctrl-C is no second wish
-    return _kill(replace(state, ending=state.ending or Ending.STOPPED), f"{name}: stop at once")
+    if state.ending in (None, Ending.PREEMPTED):
+        state = replace(state, ending=Ending.STOPPED)
+        if state.started and not state.stopping:
+            return _stop(state, Ending.STOPPED, f"{name}: stopped by the user")
+    return _kill(state, f"{name}: stop at once")
+
+
+def foremost(numbers: Sequence[int]) -> int:
+    """The signal that counts of those that have come: Ctrl-C, whatever came before; else the first."""
+    return signal.SIGINT if signal.SIGINT in numbers else numbers[0]
 
 
 def verdict(state: State) -> Optional[Failure]:
@@ -286,8 +328,18 @@ def outcome(state: State) -> ExitCode:
     if state.ending is Ending.STOPPED:
         return ExitCode.STOPPED
     if state.ending is Ending.PREEMPTED:
-        return ExitCode.PREEMPTED
+        return ExitCode.DONE if _was_done(state) else ExitCode.PREEMPTED
     first = first_failure(state.failures)
     if first is not None and state.ending is Ending.FAILED:
         return exit_code(first)
     return ExitCode.PREEMPTED if state.left else ExitCode.DONE
+
+
+def _was_done(state: State) -> bool:
+    """Whether the request to save and leave came when every rank was about to end its work anyway."""
+    return state.started and not (state.ranks or state.left or state.cut)
+
+
+def has_saved(state: State) -> bool:
+    """Whether every rank of a preempted attempt has saved and left."""
+    return state.left and not (state.ranks or state.cut)

@@ -7,7 +7,7 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
     probe    answered by `probe`
-    stacks   first: whose stack matters most; the stacks of all processes go to their logs, then `stacks`
+    stacks   first: whose stack matters most; all stacks go to the logs; answered by `stacks`
     stop     grace_s; SIGTERM to the process groups, after the grace SIGKILL to everything; 0 kills at once
 
 From the agent (`event`), on its stdout; the host is clean when it has ended after `done`:
@@ -21,7 +21,7 @@ From the agent (`event`), on its stdout; the host is clean when it has ended aft
              before, out_of_memory: whether the kernel did it for that reason, None where unknown, tail: last
              lines of its log unless the code is 0
     probe    processes: {name: what launcher/agent/probe.py sees of it}, of those that have not ended
-    stacks   the stacks of all processes are in their logs, as far as they were to be had in time
+    stacks   taken: names of the processes whose stacks are in their logs
     failed   message: the agent could not do what it was told; everything on the host is stopped
     done     left: ids of processes that SIGKILL did not end (blocked in the kernel)
 

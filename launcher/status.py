@@ -43,6 +43,7 @@ class Status:
             "checkpoint": None,
             "verdict": None,
             "exit_code": None,
+            "reason": None,
         }
 
     def fold(self, event: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ class Status:
 
     def _fold_end(self, event: Mapping[str, Any]) -> None:
         self.state = event["state"]
-        self._fields["exit_code"] = event["exit_code"]
+        self._fields.update(exit_code=event["exit_code"], reason=event["reason"])
 
 
 def _launcher() -> Dict[str, Any]:

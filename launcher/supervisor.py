@@ -63,7 +63,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
         self._named: Optional[Failure] = None  # what was said to have failed first
-        self._stacks_wanted: Set[str] = set()  # hosts
+        self._asked: Set[str] = set()  # hosts that are to say when the stacks are taken
+        self._stackless: Set[str] = set()  # names of ranks whose stacks are still to come
+        self._grace_end: Optional[float] = None  # monotonic
         watched = (cluster.timeouts, self.links, reporter, self._after, self._on_hung)
         self.hangs = HangWatch(*watched)
         self._warned: Set[Tuple[str, str]] = set()  # host and what is wrong with it
@@ -248,9 +250,13 @@ class Supervisor:
         self._decide(replace(hung, time_ns=time_ns))
 
     def _on_stacks(self, link: AgentLink, message: dict) -> None:
-        self._stacks_wanted.discard(link.host)
-        if not self._stacks_wanted:
-            self._decide(policy.TimeOver())
+        self._asked.discard(link.host)
+        self._stackless -= set(message["taken"])
+        if not self._asked:
+            self._stacks_taken()
+
+    def _stacks_taken(self) -> None:
+        self._decide(policy.StacksTaken(tuple(sorted(self._stackless))))
 
     def _on_failed(self, link: AgentLink, message: dict) -> None:
         self._lost(link, message["message"])
@@ -285,21 +291,23 @@ class Supervisor:
         for decision in decisions:
             self.reporter.emit("decision", action=decision.action.value, reason=decision.reason)
             self._act(decision.action)
-        if self.state.failures and self._named is None and "verdict" not in self._timers:
+        known = self.state.failures and not self.state.dumping  # or it could not say where the stacks are
+        if known and self._named is None and "verdict" not in self._timers:
             self._after(VERDICT_WAIT_S, "verdict", self._name_first_failure)
 
     def _act(self, action: Action) -> None:
-        grace_s = self.cluster.timeouts.grace_s
         if action is Action.STOP:
+            grace_s = self._grace_left_s()
             self._tell_all({"op": "stop", "grace_s": grace_s})
             self._after(grace_s + STOP_MARGIN_S, "end", lambda: self._decide(policy.TimeOver()))
         elif action is Action.PREEMPT:
             self._tell_all({"op": "signal", "rank": None, "signal": int(policy.SAVE_AND_LEAVE)})
-            self._after(grace_s, "end", lambda: self._decide(policy.TimeOver()))
+            self._after(self._grace_left_s(), "end", lambda: self._decide(policy.TimeOver()))
         elif action is Action.STACKS:
-            self._stacks_wanted = {host for host, link in self.links.items() if not link.ended}
+            self._asked = {host for host, link in self.links.items() if not link.ended}
+            self._stackless = set(self.state.ranks)
             self._tell_all({"op": "stacks", "first": self.state.failures[-1].name})
-            self._after(STACKS_WAIT_S, "end", lambda: self._decide(policy.TimeOver()))
+            self._after(STACKS_WAIT_S, "end", self._stacks_taken)
         elif action is Action.WAIT:
             self._after(ERROR_EXIT_S, "end", lambda: self._decide(policy.TimeOver()))
         else:
@@ -308,6 +316,12 @@ class Supervisor:
                     link.process.kill()
             self._tell_all({"op": "stop", "grace_s": 0})
             self._after(STOP_MARGIN_S, "end", self._release_all)
+
+    def _grace_left_s(self) -> float:
+        """Of the one grace period, which begins when this is asked first: a preemption may become a stop."""
+        if self._grace_end is None:
+            self._grace_end = time.monotonic() + self.cluster.timeouts.grace_s
+        return max(0.0, self._grace_end - time.monotonic())
 
     def _tell_all(self, message: dict) -> None:
         for link in self.links.values():

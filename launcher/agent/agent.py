@@ -185,13 +185,14 @@ class Agent:
         from launcher.agent import stacks
 
         alive = sorted(self._alive(), key=lambda child: child.name != message["first"])
-        known = [(processes.look(child.process.pid), child.log) for child in alive]
-        pid = stacks.start([stacks.Target(process, log) for process, log in known if process])
-        self.deaths.add(pid, partial(self._stacks_taken, pid))
+        known = [(child.name, processes.look(child.process.pid), child.log) for child in alive]
+        pid, answer = stacks.start([stacks.Target(*one) for one in known if one[1]])
+        self.deaths.add(pid, partial(self._stacks_taken, pid, answer))
 
-    def _stacks_taken(self, pid: int) -> None:
+    def _stacks_taken(self, pid: int, answer: int) -> None:
         os.waitpid(pid, 0)
-        self.outbox.put({"event": "stacks"})
+        with os.fdopen(answer) as taken:
+            self.outbox.put({"event": "stacks", "taken": taken.read().split()})
 
     def _op_stop(self, message: dict) -> None:
         self.waiting.clear()

@@ -20,40 +20,42 @@ SPY_LIMIT_S = 10.0  # for all of py-spy: large native libraries take it seconds
 ANSWER_S = 2.0  # for the answers to a SIGUSR1
 ROUND_S = 0.05
 
-Target = collections.namedtuple("Target", "process log")  # of processes.look; path of its log
+Target = collections.namedtuple("Target", "name process log")  # process: of processes.look; log: its path
 
 
-def start(targets: list[Target]) -> int:
-    """Does `dump` in a child process, which ends with this one; returns its id, for the caller to reap."""
+def start(targets: list[Target]) -> tuple[int, int]:
+    """Does `dump` in a child process, which ends with this one.
+
+    Returns its id, for the caller to reap, and a pipe that then holds the names of whose stacks were taken.
+    """
     parent = os.getpid()
+    answer, own = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             processes.die_with_parent(parent)
-            dump(targets)
+            os.write(own, " ".join(dump(targets)).encode())
         except BaseException:
             import traceback
 
             traceback.print_exc()
         finally:
             os._exit(0)
-    return child
+    os.close(own)
+    return child, answer
 
 
-def dump(targets: list[Target]) -> None:
+def dump(targets: list[Target]) -> list[str]:
     """Appends stacks to the logs, in this order where time does not do for all; bounded by the limits above.
 
     A stopped process can not answer: py-spy reads it as it stands. Only where that is not to be had is it
-    woken, and its answer then comes before it goes on.
+    woken, and its answer then comes before it goes on. Returns the names of whose stacks there are now.
     """
     stopped = [target for target in targets if _is_stopped(target)]
-    _ask([target for target in targets if target not in stopped])
-    seen = _spy(targets, stopped)
-    asleep = [target for target in stopped if target not in seen]
-    _ask(asleep)
-    for target in asleep:
-        processes.send(target.process, signal.SIGCONT)
-    _await_answers(asleep)
+    taken = _ask([target for target in targets if target not in stopped])
+    taken += _spy(targets, stopped)
+    taken += _ask([target for target in stopped if target not in taken], wake=True)
+    return sorted({target.name for target in taken})
 
 
 def _is_stopped(target: Target) -> bool:
@@ -61,12 +63,16 @@ def _is_stopped(target: Target) -> bool:
     return now is not None and now.state == "T"
 
 
-def _ask(targets: list[Target]) -> None:
-    """SIGUSR1 to those that catch it; the others would die of it."""
-    for target in targets:
-        if probe.has_signal(target.process.pid, "SigCgt", signal.SIGUSR1):
-            processes.send(target.process, signal.SIGUSR1)
-    _await_answers([target for target in targets if not _is_stopped(target)])
+def _ask(targets: list[Target], wake: bool = False) -> list[Target]:
+    """SIGUSR1 to those that catch it; the others would die of it. Returns whose logs have grown of it."""
+    asked = [t for t in targets if probe.has_signal(t.process.pid, "SigCgt", signal.SIGUSR1)]
+    before = [_size(target.log) for target in asked]
+    for target in asked:
+        processes.send(target.process, signal.SIGUSR1)
+        if wake:
+            processes.send(target.process, signal.SIGCONT)
+    _await_answers(asked)
+    return [target for target, size in zip(asked, before) if _size(target.log) > size]
 
 
 def _await_answers(targets: list[Target]) -> None:

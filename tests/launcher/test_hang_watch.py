@@ -168,7 +168,7 @@ def worker(tmp_path):
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.01)
         await_state(pid, {"stop": "T", "spin": "R"}.get(fault, "S"))
-        return stacks.Target(processes.look(pid), str(log))
+        return stacks.Target(fault, processes.look(pid), str(log))
 
     yield make
     for process in started:
@@ -235,7 +235,7 @@ def test_data_that_move_and_threads_that_the_kernel_holds_are_seen(tmp_path):
 def test_python_stacks_need_no_tool_and_come_from_a_stopped_process_too(worker, monkeypatch):
     targets = [worker("hang"), worker("spin"), worker("stop")]
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    stacks.dump(targets)
+    assert stacks.dump(targets) == ["hang", "spin", "stop"]
     for target, function in zip(targets, ("_hang", "_spin", "_stop")):
         assert f"in {function}" in Path(target.log).read_text()
 
@@ -243,7 +243,7 @@ def test_python_stacks_need_no_tool_and_come_from_a_stopped_process_too(worker, 
 @pytest.mark.skipif(stacks.spy_program() is None, reason="py-spy is not installed")
 def test_py_spy_reads_a_stopped_process_without_waking_it(worker):
     target = worker("stop")
-    stacks.dump([target])
+    assert stacks.dump([target]) == ["stop"]
     assert "_stop (" in Path(target.log).read_text()
     assert processes.look(target.process.pid).state == "T"
 
@@ -252,8 +252,8 @@ def test_who_does_not_catch_the_signal_survives_it(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     process = subprocess.Popen(["sleep", "600"])
     try:
-        stacks.dump([stacks.Target(processes.look(process.pid), str(tmp_path / "log"))])
-        assert process.poll() is None
+        target = stacks.Target("rank-00", processes.look(process.pid), str(tmp_path / "log"))
+        assert stacks.dump([target]) == [] and process.poll() is None
     finally:
         process.kill()
         process.wait()

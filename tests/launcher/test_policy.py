@@ -14,10 +14,13 @@ from launcher.policy import (
     Hung,
     Raised,
     Signalled,
+    StacksTaken,
     Started,
     State,
     TimeOver,
     decide,
+    foremost,
+    has_saved,
     outcome,
     verdict,
 )
@@ -142,16 +145,56 @@ def test_ctrl_c_while_a_failed_attempt_ends_kills_and_the_failure_stands():
 def test_preemption_lets_the_ranks_save_and_leave(number):
     state, actions = after(number, ended(0, 75), ended(1, 75), ended(2, 75))
     assert (actions, outcome(state), verdict(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED, None)
+    assert has_saved(state)
+
+
+def test_the_end_of_the_scheduler_takes_nothing_from_what_was_saved():
+    state, actions = after(TERM, ended(0, 75), ended(1, 75), ended(2, 75), helpers=["scheduler"])
+    state, _ = follow(state, scheduler(number=signal.SIGTERM, stopped=True))
+    assert (outcome(state), has_saved(state)) == (ExitCode.PREEMPTED, True)
 
 
 def test_preemption_of_a_program_that_knows_nothing_of_it():
     state, actions = after(TERM, *(ended(rank, number=signal.SIGUSR2) for rank in range(3)))
     assert (actions, outcome(state), verdict(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED, None)
+    assert not has_saved(state)
+
+
+def test_preemption_at_the_very_end_is_none():
+    state, _ = after(TERM, ended(0, 0), ended(1, 0), ended(2, 0))
+    assert outcome(state) == ExitCode.DONE
+    assert outcome(follow(State(), TERM)[0]) == ExitCode.PREEMPTED  # nothing had begun
 
 
 def test_preemption_has_one_grace():
-    state, actions = after(TERM, TERM, TimeOver(), killed_by_us(0, signal.SIGKILL))
+    state, actions = after(TERM, TERM, TimeOver(), ended(1, 75), killed_by_us(0, signal.SIGKILL))
     assert (actions, outcome(state)) == ([Action.PREEMPT, Action.KILL], ExitCode.PREEMPTED)
+    assert not has_saved(state)
+
+
+def test_a_host_that_is_lost_in_a_preemption_has_not_saved():
+    state, _ = after(TERM, ended(0, 75), AgentLost("h2", 0, "gone", frozenset(RANKS[1:])))
+    assert (outcome(state), has_saved(state)) == (ExitCode.PREEMPTED, False)
+
+
+def test_ctrl_c_in_a_preemption_is_the_users_stop():
+    state, actions = after(TERM, HUP, INT, killed_by_us(0), ended(1, 75), killed_by_us(2))
+    assert (actions, outcome(state)) == ([Action.PREEMPT, Action.STOP], ExitCode.STOPPED)
+    assert after(TERM, INT, INT)[1] == [Action.PREEMPT, Action.STOP, Action.KILL]
+    state, actions = after(TERM, ended(0, 1), INT)
+    assert (actions, outcome(state)) == ([Action.PREEMPT, Action.STOP, Action.KILL], ExitCode.STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "counts"),
+    [
+        ([signal.SIGTERM, signal.SIGINT], signal.SIGINT),
+        ([signal.SIGTERM, signal.SIGHUP], signal.SIGTERM),
+        ([signal.SIGHUP, signal.SIGTERM], signal.SIGHUP),
+    ],
+)
+def test_of_several_signals_ctrl_c_counts(numbers, counts):
+    assert foremost(numbers) == counts
 
 
 def test_a_failure_in_a_preemption_stops_the_rest_and_is_named():
@@ -323,7 +366,7 @@ def hung(rank=1, what="hung since 14:03:12 (121 s) in phase train, data of step 
 
 
 def test_a_hang_has_its_stacks_taken_before_the_stop_and_its_own_exit_code():
-    state, actions = after(hung(), TimeOver(), killed_by_us(0), killed_by_us(1), killed_by_us(2))
+    state, actions = after(hung(), StacksTaken(), killed_by_us(0), killed_by_us(1), killed_by_us(2))
     assert (actions, outcome(state)) == ([Action.STACKS, Action.STOP], ExitCode.HANG)
     assert sentence(verdict(state), device=3) == (
         "rank 1 (host h1, device 3) has hung since 14:03:12 (121 s) in phase train, data of step 6: blocked; "
@@ -332,9 +375,22 @@ def test_a_hang_has_its_stacks_taken_before_the_stop_and_its_own_exit_code():
 
 
 def test_a_hang_that_is_nobodys_names_nobody():
-    state, _ = after(hung(None, "hung since 14:03:12 (121 s): all wait for each other"), TimeOver())
+    state, _ = after(hung(None, "hung since 14:03:12 (121 s): all wait for each other"), StacksTaken())
     assert verdict(state).rank is None and outcome(state) == ExitCode.HANG
     assert sentence(verdict(state)).startswith("the ranks have hung since 14:03:12 (121 s): all wait")
+
+
+def test_stacks_that_are_not_there_are_not_claimed():
+    state, _ = after(hung(), StacksTaken(("rank-00", "rank-02")))
+    assert "there are no stacks of rank-00, rank-02: " in sentence(verdict(state))
+    state, _ = after(hung(), StacksTaken(tuple(f"rank-{rank:02}" for rank in range(20))))
+    assert "rank-07, 12 others: " in sentence(verdict(state))
+
+
+def test_stacks_that_come_late_do_not_cut_the_grace_short():
+    state, actions = after(hung(), StacksTaken(("rank-01",)), StacksTaken())
+    assert actions == [Action.STACKS, Action.STOP]
+    assert follow(state, TimeOver())[1] == [Action.KILL]
 
 
 @pytest.mark.parametrize("ending", [INT, TERM, ended(2, 1)])
@@ -344,9 +400,9 @@ def test_what_is_ending_already_does_not_hang(ending):
 
 
 def test_a_rank_that_ends_while_stacks_are_taken_ends_the_wait():
-    state, actions = after(hung(), ended(0, number=signal.SIGTERM, at=60))
+    state, actions = after(hung(), ended(0, number=signal.SIGTERM, at=60), StacksTaken())
     assert actions == [Action.STACKS, Action.STOP]
-    assert verdict(state).rank == 1
+    assert verdict(state).rank == 1 and "stacks" not in sentence(verdict(state))
 
 
 def test_nothing_failed():

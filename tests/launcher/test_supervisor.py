@@ -178,7 +178,8 @@ def test_preempted_workers_save_and_leave(start, number):
     launch.signal(number)
     assert launch.finish() == 75
     assert [e["code"] for e in launch.all("exit")] == [75, 75]
-    assert status(launch)["state"] == "preempted"
+    state = status(launch)
+    assert (state["state"], state["reason"]) == ("preempted", "every rank has saved and left")
 
 
 def test_a_preempted_worker_that_does_not_leave_has_one_grace(start):
@@ -187,6 +188,30 @@ def test_a_preempted_worker_that_does_not_leave_has_one_grace(start):
     launch.signal(signal.SIGTERM)
     assert launch.finish() == 75
     assert {e["signal"] for e in launch.all("exit")} == {signal.SIGKILL}
+    assert status(launch)["reason"].startswith("not saved: ")
+
+
+def test_a_failure_in_a_preemption_begins_no_second_grace(start, tmp_path):
+    told = tmp_path / "told"  # what the supervisor says to an agent
+    cluster = hosts(prefix1=["sh", "-c", f'tee {told} | "$@"', "sh"], grace_s=LONG_S)
+    launch = start(*FOREVER, "save_s=600", cluster=cluster)
+    launch.until_training(2)
+    launch.signal(signal.SIGTERM)
+    launch.until("decision", action="preempt")
+    os.kill(launch.all("started")[1]["pid"], signal.SIGKILL)
+    assert launch.finish() == 75
+    (stop,) = [message for message in map(json.loads, told.open()) if message["op"] == "stop"]
+    assert 0 < stop["grace_s"] < LONG_S
+
+
+def test_ctrl_c_in_a_preemption_is_the_users_stop(start):
+    launch = start(*FOREVER, "save_s=600", grace_s=LONG_S)
+    launch.until_training(2)
+    launch.signal(signal.SIGTERM)
+    launch.until("decision", action="preempt")
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert (status(launch)["state"], status(launch)["reason"]) == ("stopped", "")
 
 
 def test_nothing_outlives_a_killed_launcher(start):
