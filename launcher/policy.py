@@ -179,7 +179,9 @@ def _exited(state: State, event: Exited) -> Result:
     if event.rank is not None and (not clean or event.signal is not None):
         state = replace(state, cut=True)
     if clean:
-        state = replace(state, left=state.left or event.code == PREEMPTED)
+        state = replace(state, left=state.left or event.code != 0)
+        if event.signal is not None:  # before its first step: the others can make none without it
+            return _stop(state, Ending.PREEMPTED, f"{event.name}: left at once, as it had nothing to save")
         if state.helpers and not state.ranks:
             # the scheduler would look around for another five seconds before it sees that its nodes have left
             return _stop(state, Ending.FINISHED, "every rank has ended")
@@ -223,9 +225,9 @@ def _raised(state: State, event: Raised) -> Result:
 
 
 def _is_clean(state: State, event: Exited) -> bool:
-    """Whether this end is no failure: done, saved and left, or preempted without knowing SIGUSR2."""
+    """Whether this end is no failure: done, or told to leave, where SIGUSR2 itself ends who saves nothing."""
     if event.signal is not None:
-        return state.ending is Ending.PREEMPTED and event.signal == SAVE_AND_LEAVE
+        return event.signal == SAVE_AND_LEAVE
     if event.code == 0 and event.unfinished and not event.stopped:
         return False  # the others would wait for it
     return event.code in (0, PREEMPTED)

@@ -168,8 +168,10 @@ class Agent:
         self._tell("started", child, pid=child.process.pid)
 
     def _op_signal(self, message: dict) -> None:
+        self.waiting.clear()  # who is still to be started would miss it
         for child in self._ranks(message["rank"]):
             child.process.send_signal(message["signal"])
+        self._finish_if_idle()
 
     def _op_control(self, message: dict) -> None:
         for child in self._ranks(message["rank"]):

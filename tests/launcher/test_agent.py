@@ -156,6 +156,17 @@ def test_a_signal_reaches_the_main_process_of_every_rank(agent, tmp_path):
     assert agent.until("exit")["name"] == "scheduler"
 
 
+def test_who_would_miss_a_signal_is_not_started(agent, tmp_path):
+    """All are ordered, and signalled, before the agent has come to start the second."""
+    inner = only_child(agent.process.pid)
+    os.kill(inner, signal.SIGSTOP)
+    agent.start(tmp_path, *(light(rank, *FOREVER) for rank in range(3)))
+    agent.send("signal", rank=None, signal=int(signal.SIGUSR2))
+    os.kill(inner, signal.SIGCONT)
+    agent.rest()
+    assert len(agent.all("exit")) == len(agent.all("started")) < 3
+
+
 def test_a_stop_asks_first(agent, tmp_path):
     agent.start(tmp_path, light(0, *FOREVER), light(1, *FOREVER))
     agent.until_training(2)

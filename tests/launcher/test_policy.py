@@ -154,9 +154,11 @@ def test_the_end_of_the_scheduler_takes_nothing_from_what_was_saved():
     assert (outcome(state), has_saved(state)) == (ExitCode.PREEMPTED, True)
 
 
-def test_preemption_of_a_program_that_knows_nothing_of_it():
-    state, actions = after(TERM, *(ended(rank, number=signal.SIGUSR2) for rank in range(3)))
-    assert (actions, outcome(state), verdict(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED, None)
+@pytest.mark.parametrize("sent", [[TERM], []], ids=["by us", "by others"])
+def test_who_leaves_at_once_has_the_others_stopped(sent):
+    state, actions = after(*sent, ended(0, number=signal.SIGUSR2), killed_by_us(1), killed_by_us(2))
+    assert actions[len(sent) :] == [Action.STOP]
+    assert (outcome(state), verdict(state)) == (ExitCode.PREEMPTED, None)
     assert not has_saved(state)
 
 
