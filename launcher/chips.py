@@ -20,7 +20,9 @@ class Chip(NamedTuple):
     counts: Optional[Tuple[int, ...]] = None  # how many of a server's devices one job may use
     equal_servers: bool = False  # every server of a job must bring the same number
     needs_ip: bool = False  # its rank table names device addresses on a single server too
+    table_versions: Tuple[str, ...] = ("1.0",)  # of the rank table: what it reads, the usual one first
     exec_timeout_step_s: int = 1  # HCCL rounds HCCL_EXEC_TIMEOUT down to a multiple
+    exec_timeout_max_s: Optional[int] = None  # None: any, and 0 is for ever
     peak_tflops: Optional[float] = None  # half precision, a device; None: not known, or of several models
 
     @property
@@ -46,10 +48,14 @@ CHIPS = {
             equal_servers=True,
             needs_ip=True,
             exec_timeout_step_s=68,
+            exec_timeout_max_s=17340,
             peak_tflops=256,
         ),
         Chip("ascend910b", "Ascend 910B", devices=8),
-        Chip("ascend910_93", "Ascend 910_93", devices=16),  # two dies per NPU, each a device of its own
+        # two dies per NPU, each a device of its own; 1.0 is its AI-server form, 1.2 names super pods
+        Chip("ascend910_93", "Ascend 910_93", devices=16, table_versions=("1.0", "1.2")),
+        # as many as its rank table can name; servers have 8
+        Chip("ascend950", "Ascend 950", devices=64, table_versions=("2.0",)),
     )
 }
 
@@ -63,8 +69,13 @@ class SubsetProblem(NamedTuple):
     remedy: str
 
 
-def subset_problems(chip: Chip, servers: Sequence[Optional[Sequence[int]]]) -> Iterator[SubsetProblem]:
-    """Checks each server's device ids against the chip's rules. None is a server that could not be read."""
+def subset_problems(
+    chip: Chip, servers: Sequence[Optional[Sequence[int]]], name: str = "hosts"
+) -> Iterator[SubsetProblem]:
+    """Checks each server's device ids against the chip's rules. None is a server that could not be read.
+
+    name: of the list of servers, for the text.
+    """
     for index, ids in enumerate(servers):
         if ids is not None:
             problem = _one_server(chip, index, ids)
@@ -77,7 +88,7 @@ def subset_problems(chip: Chip, servers: Sequence[Optional[Sequence[int]]]) -> I
             if other != count:
                 yield SubsetProblem(
                     index,
-                    f"{_devices(other)}, but hosts[{first}] has {count}",
+                    f"{_devices(other)}, but {name}[{first}] has {count}",
                     f"the same number of {chip.product} devices on every server",
                     "give each server the same number of devices",
                 )

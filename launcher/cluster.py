@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import cluster_fields as read
+from launcher import cluster_table, rank_table_forms
 from launcher.chips import CHIPS, MAX_WORKERS_PER_HOST, Chip
 from launcher.cluster_rules import host_problems, reserve_problems
 from launcher.errors import UserError
+from launcher.rank_table import VERSIONS, RankTable
 from launcher.resources import folder
 from launcher.yaml_lines import (
     REQUIRED,
@@ -30,7 +32,7 @@ from launcher.yaml_lines import (
 )
 
 ENGINES = ("local", "exec")
-RENDEZVOUS = ("store", "scheduler")
+RENDEZVOUS = ("store", "scheduler", "rank_table")
 
 # The plan or the agent gives these to every worker; a value in `env` would contradict them.
 PLANNED_VARIABLES = frozenset(
@@ -60,12 +62,17 @@ class Device(NamedTuple):
 
 @dataclass(frozen=True)
 class Host:
-    """`address`: IP that the other hosts connect to. `prefix`: what runs a command there (engine exec)."""
+    """`address`: IP that the other hosts connect to. `prefix`: what runs a command there (engine exec).
+
+    `server_id`: its name in the rank table; None: its address. `super_pod`: its super pod's, for version 1.2.
+    """
 
     name: str
     address: str
     devices: Tuple[Device, ...]
     prefix: Tuple[str, ...] = ()
+    server_id: Optional[str] = None
+    super_pod: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ class Cluster:
     """A cluster file, checked. `hosts` in the file's order, a host's devices by id; `source`: the file.
 
     spares: how many of all devices are kept in reserve for those that fail. min_devices: with how few a run
-    goes on when there is no spare left; None: with no fewer than it began with.
+    goes on when there is no spare left; None: with no fewer than it began with. rank_table: the one that the
+    file gives; None: made from the hosts, in rank_table_version or the kind's usual one.
     """
 
     device_kind: str
@@ -97,6 +105,8 @@ class Cluster:
     timeouts: Timeouts = Timeouts()
     spares: int = 0
     min_devices: Optional[int] = None
+    rank_table: Optional[RankTable] = None
+    rank_table_version: Optional[str] = None
     python: str = sys.executable
     source: str = ""
 
@@ -122,12 +132,16 @@ class Cluster:
 
     def to_dict(self) -> Dict[str, Any]:
         """All settings as plain values that YAML or JSON can hold and `cluster_from` reads back."""
-        values = {name: value for name, value in asdict(self).items() if name != "source"}
+        plain = replace(self, rank_table=None, hosts=())
+        values = {name: value for name, value in asdict(plain).items() if name != "source"}
+        values["rank_table"] = None if self.rank_table is None else rank_table_forms.render(self.rank_table)
         values["hosts"] = [
             {
                 "name": host.name,
                 "address": host.address,
                 **({"prefix": list(host.prefix)} if host.prefix else {}),
+                **({"server_id": host.server_id} if host.server_id else {}),
+                **({"super_pod": host.super_pod} if host.super_pod else {}),
                 "devices": {d.id: d.ip for d in host.devices}
                 if any(d.ip for d in host.devices)
                 else [d.id for d in host.devices],
@@ -154,7 +168,7 @@ def load_cluster(name_or_path: str) -> Cluster:
             f" {', '.join(shipped_clusters())}; "
             + (f"did you mean '{close}'?" if close else "check the path")
         )
-    return read_cluster(read_yaml(path))
+    return read_cluster(cluster_table.loaded(read_yaml(path)))
 
 
 def cluster_from(values: Any, source: str) -> Cluster:
@@ -165,7 +179,8 @@ def cluster_from(values: Any, source: str) -> Cluster:
 def read_cluster(document: Document) -> Cluster:
     """Checks a document's fields and the rules between them; raises one UserError with all mistakes."""
     problems = list(document.problems)
-    top = Fields(document.value, (), problems, "a mapping with at least device_kind and hosts")
+    value, table = cluster_table.filled(document)
+    top = Fields(value, (), problems, "a mapping with at least device_kind and hosts")
     remedy = "write for example `device_kind: cpu`"
     kind = top.take("device_kind", read.device_kind, f"one of {', '.join(CHIPS)}", remedy)
     chip = CHIPS.get(kind)
@@ -176,13 +191,17 @@ def read_cluster(document: Document) -> Cluster:
     remedy = "leave it out to take a free one"
     port_reader = read.number(int, 1024, 65535)
     port = top.take("master_port", port_reader, "a TCP port from 1024 to 65535", remedy, None)
-    rendezvous = _rendezvous(top, chip, problems)
+    rendezvous = _rendezvous(top, chip, table is not None, problems)
     timeouts = _timeouts(top.take("timeouts", read.mapping, "a mapping", "", {}), problems)
     spares, min_devices = _reserve(top, hosts)
     remedy = "leave it out to take this one"
     python = top.take("python", read.program, "path of a Python", remedy, sys.executable)
+    remedy = "leave it out to take the usual one of the device kind"
+    version = top.take("rank_table_version", one_of(VERSIONS), f"one of {', '.join(VERSIONS)}", remedy, None)
+    top.take("rank_table", as_is, "the path of a rank table, or the table", "", None)
     top.close()
-    problems += host_problems(chip, engine, hosts)
+    problems += host_problems(chip, engine, hosts, table is not None)
+    problems += cluster_table.problems_with(table, version, chip, engine, hosts)
     if not problems:
         problems += reserve_problems(CHIPS[kind], hosts, spares)
     if problems:
@@ -197,19 +216,28 @@ def read_cluster(document: Document) -> Cluster:
         timeouts=timeouts,
         spares=spares,
         min_devices=min_devices,
+        rank_table=table,
+        rank_table_version=version,
         python=python,
         source=document.path,
     )
 
 
-def _rendezvous(top: Fields, chip: Optional[Chip], problems: List[Problem]) -> str:
+def _rendezvous(top: Fields, chip: Optional[Chip], has_table: bool, problems: List[Problem]) -> str:
     on_ascend = chip is not None and chip.is_ascend
     remedy = "leave it out to take the default"
-    default = "scheduler" if on_ascend else "store"
-    value: str = top.take("rendezvous", one_of(RENDEZVOUS), "scheduler or, on cpu, store", remedy, default)
+    default = "scheduler" if on_ascend or has_table else "store"
+    expected = "scheduler, on cpu store, or on Ascend rank_table"
+    value: str = top.take("rendezvous", one_of(RENDEZVOUS), expected, remedy, default)
+    remedy = "write `rendezvous: scheduler` or leave it out"
     if on_ascend and value == "store":
-        remedy = "write `rendezvous: scheduler` or leave it out"
         problems.append(Problem(("rendezvous",), "store works on cpu only", "scheduler", remedy))
+    elif has_table and value == "store":
+        what = "store takes no rank table"
+        problems.append(Problem(("rendezvous",), what, "scheduler, which reads it", remedy))
+    elif value == "rank_table" and chip is not None and not on_ascend:
+        what = "MindSpore starts from a rank table alone on Ascend only"
+        problems.append(Problem(("rendezvous",), what, "scheduler or store", remedy))
     return value
 
 
@@ -260,9 +288,13 @@ def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem
         "write for example `devices: 2`",
         REQUIRED if chip is None or chip.devices is None else chip.devices,
     )
+    remedy = "leave it out to take the address"
+    server_id = fields.take("server_id", read.text, "the host's server_id in the rank table", remedy, None)
+    remedy = "leave it out where the servers are in no super pods"
+    super_pod = fields.take("super_pod", read.text, "the id of its super pod", remedy, None)
     fields.close()
     devices = None if devices_read is None else _devices(devices_read, (*where, "devices"), problems)
-    return Host(name, address, devices, prefix)  # type: ignore[arg-type]
+    return Host(name, address, devices, prefix, server_id, super_pod)  # type: ignore[arg-type]
 
 
 def _devices(value: Any, where: Where, problems: List[Problem]) -> Optional[Tuple[Device, ...]]:

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from launcher.cluster import Host
 
 
-def host_problems(chip: Optional[Chip], engine: Optional[str], hosts: Sequence[Host]) -> Iterator[Problem]:
-    """The rules between hosts. Fields that could not be read are None and are passed over."""
+def host_problems(
+    chip: Optional[Chip], engine: Optional[str], hosts: Sequence[Host], has_table: bool = False
+) -> Iterator[Problem]:
+    """The rules between hosts. Fields that could not be read are None and are passed over.
+
+    has_table: a rank table is given, which says what the devices' addresses are.
+    """
     if engine == "local" and len(hosts) > 1:
         what = f"{len(hosts)} hosts with engine local, which starts workers on this machine only"
         remedy = "write `engine: exec` and a `prefix` for each host"
@@ -38,16 +43,16 @@ def host_problems(chip: Optional[Chip], engine: Optional[str], hosts: Sequence[H
     yield from _loopback_among_others(addresses)
     yield from _mixed_families("device", ips)
     if chip is not None:
-        yield from _device_problems(chip, hosts)
+        yield from _device_problems(chip, hosts, has_table)
 
 
-def _device_problems(chip: Chip, hosts: Sequence[Host]) -> Iterator[Problem]:
+def _device_problems(chip: Chip, hosts: Sequence[Host], has_table: bool) -> Iterator[Problem]:
     ids = [None if host.devices is None else [device.id for device in host.devices] for host in hosts]
     for found in subset_problems(chip, ids):
         yield Problem(("hosts", found.server, "devices"), found.what, found.expected, found.remedy)
     for i, host in enumerate(hosts):
         unknown = [device.id for device in host.devices or () if device.ip is None]
-        if chip.is_ascend and len(hosts) > 1 and unknown:
+        if chip.is_ascend and len(hosts) > 1 and unknown and not has_table:
             what = f"no IP address for device {', '.join(map(str, unknown))}"
             expected = "the IP address of every device where there are several servers"
             first = unknown[0]

@@ -34,6 +34,7 @@ def worker(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str
     return {
         **_identity(attempt, slot),
         **_meeting(attempt, slot),
+        **_rank_table(attempt),
         **(_ascend(attempt, slot) if chip.is_ascend else {}),
         **{name: user.get(name, value) for name, value in choices.items()},
         **attempt.cluster.env,
@@ -43,14 +44,15 @@ def worker(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str
 def scheduler(attempt: Attempt) -> Dict[str, str]:
     """The variables of MindSpore's scheduler process.
 
-    No RANK_TABLE_FILE: the scheduler would number the ranks anew from it, with DEVICE_ID as an unchecked
-    index (a segmentation fault for devices 4 to 7). Numeric node ids already are the ranks.
+    From RANK_TABLE_FILE it numbers the ranks: a worker that registers with a server's pod_ip gets the rank of
+    that server's DEVICE_ID-th entry. It does not check this index: a physical id as DEVICE_ID can crash it.
     """
     return {
         "FCN_RUN_DIR": attempt.job.run_dir,
         "FCN_ATTEMPT": str(attempt.number),
         "FCN_RENDEZVOUS": attempt.meeting.rendezvous,
         **_cluster_variables(attempt, "MS_SCHED"),
+        **(_rank_table(attempt) if attempt.table_version != "2.0" else {}),  # it reads servers only
         **_scheduler_choices(attempt),
         **attempt.cluster.env,
     }
@@ -66,7 +68,17 @@ def _identity(attempt: Attempt, slot: Slot) -> Dict[str, str]:
         "FCN_PLATFORM": attempt.cluster.chip.platform,
         "FCN_RUN_DIR": attempt.job.run_dir,
         "FCN_ATTEMPT": str(attempt.number),
+        **({"FCN_PEERS": f"{_plan_folder(attempt)}/peers.json"} if attempt.world_size > 1 else {}),
     }
+
+
+def _plan_folder(attempt: Attempt) -> str:
+    return attempt.job.plan_folder(attempt.number)
+
+
+def _rank_table(attempt: Attempt) -> Dict[str, str]:
+    has_table = attempt.table_version is not None
+    return {"RANK_TABLE_FILE": f"{_plan_folder(attempt)}/rank_table.json"} if has_table else {}
 
 
 def _meeting(attempt: Attempt, slot: Slot) -> Dict[str, str]:
@@ -130,12 +142,13 @@ def _cpu_choices(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Di
 
 def _ascend(attempt: Attempt, slot: Slot) -> Dict[str, str]:
     variables = {}
-    if attempt.has_rank_table:
-        variables["RANK_TABLE_FILE"] = f"{attempt.job.plan_folder(attempt.number)}/rank_table.json"
     if slot.visible != tuple(range(attempt.cluster.chip.devices or 0)):
         variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, slot.visible))
     logs = f"{attempt.job.attempt_dir(attempt.number)}/plog/{attempt.rank_name(slot.rank)}"
     variables["ASCEND_PROCESS_LOG_PATH"] = logs
+    variables["GLOG_log_dir"] = (
+        logs  # used where GLOG_logtostderr=0 takes MindSpore's log out of the worker's
+    )
     if attempt.world_size > 1:
         variables.update(_hccl_limits(attempt))
     return variables
@@ -144,7 +157,9 @@ def _ascend(attempt: Attempt, slot: Slot) -> Dict[str, str]:
 def _hccl_limits(attempt: Attempt) -> Dict[str, str]:
     """HCCL's time limits, seconds. Raises UserError where the user's own are none that HCCL takes."""
     limit = collective_limit_s(attempt)
-    step = attempt.cluster.chip.exec_timeout_step_s
+    chip = attempt.cluster.chip
+    step, most = chip.exec_timeout_step_s, chip.exec_timeout_max_s or HCCL_MAX_S
+    least = 0 if chip.exec_timeout_max_s is None else 1
     connect = _limit(
         attempt,
         "HCCL_CONNECT_TIMEOUT",
@@ -152,7 +167,7 @@ def _hccl_limits(attempt: Attempt) -> Dict[str, str]:
         HCCL_CONNECT_MIN_S,
         HCCL_CONNECT_MAX_S,
     )
-    execution = _limit(attempt, "HCCL_EXEC_TIMEOUT", math.ceil(limit / step) * step, 0, HCCL_MAX_S)
+    execution = _limit(attempt, "HCCL_EXEC_TIMEOUT", math.ceil(limit / step) * step, least, most)
     if execution == 0:  # for ever
         event = _limit(attempt, "HCCL_EVENT_TIMEOUT", 0, 0, HCCL_MAX_S)
     else:

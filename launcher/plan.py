@@ -5,15 +5,18 @@ What was observed on the hosts comes in as `HostFacts`; the same input gives the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from launcher import environment, rank_table
+from launcher import environment, rank_table_forms, rank_table_rules
 from launcher.cluster import Cluster, Device, Host
 from launcher.errors import PreflightError
+from launcher.rank_table import Place, Rank, RankTable, Server, of_places
+from launcher.yaml_lines import Document
 
 LOOPBACK = "127.0.0.1"
 RANK_TABLE = "rank_table.json"
+PEERS = "peers.json"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,22 @@ class Process:
     log: str
 
 
+class Peer(NamedTuple):
+    """Where a rank is to be found. `hostname`: what its host calls itself; None: not known. `device`: the
+    physical id, of a CPU worker its local rank. `address`: that it registers with; None: it does not matter.
+    """
+
+    hostname: Optional[str]
+    device: int
+    address: Optional[str]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """`processes`: the scheduler first if there is one, then by rank. `notes`: what a person should know."""
+    """`processes`: the scheduler first if there is one, then by rank. `notes`: what a person should know.
+
+    `peers`: by rank, where it is to be found after the meeting.
+    """
 
     attempt: int
     world_size: int
@@ -89,6 +105,7 @@ class Plan:
     master_port: Optional[int]
     rank_table: Optional[Dict[str, Any]]
     processes: Tuple[Process, ...]
+    peers: Tuple[Peer, ...] = ()
     notes: Tuple[str, ...] = ()
 
     def to_dict(self) -> Dict[str, Any]:
@@ -120,14 +137,15 @@ class Meeting(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What all processes of an attempt share. `first_host`: rank 0's; `shell`: the user's variables there."""
+    """What all processes of an attempt share. `table_version`: of its rank table; None: it has none.
+    `first_host`: rank 0's; `shell`: the user's variables there."""
 
     cluster: Cluster
     job: Job
     number: int
     world_size: int
     meeting: Meeting
-    has_rank_table: bool
+    table_version: Optional[str]
     first_host: str
     shell: Mapping[str, str]
 
@@ -152,10 +170,11 @@ def make_plan(
     """
     slots = _slots(cluster, facts)
     meeting = _meeting(cluster, slots, facts, old_ports)
-    table = _rank_table(cluster, slots, facts) if cluster.chip.is_ascend and len(slots) > 1 else None
+    table = _rank_table(cluster, slots, facts)
     first = slots[0].host.name
     shell = facts[first].environ if first in facts else {}
-    shared = Attempt(cluster, job, attempt, len(slots), meeting, table is not None, first, shell)
+    version = None if table is None else table.version
+    shared = Attempt(cluster, job, attempt, len(slots), meeting, version, first, shell)
     processes = [_scheduler(shared, slots[0].host)] if meeting.rendezvous == "scheduler" else []
     processes += [_worker(shared, slot, facts.get(slot.host.name)) for slot in slots]
     return Plan(
@@ -164,14 +183,16 @@ def make_plan(
         rendezvous=meeting.rendezvous,
         master_address=meeting.address,
         master_port=meeting.port,
-        rank_table=table,
+        rank_table=None if table is None else rank_table_forms.render(table),
         processes=tuple(processes),
+        peers=tuple(_peer(shared, slot, facts.get(slot.host.name)) for slot in slots),
         notes=tuple(_notes(cluster, slots, facts, meeting)),
     )
 
 
 def _slots(cluster: Cluster, facts: Mapping[str, HostFacts]) -> List[Slot]:
-    """Ranks host by host and device by device, so that a host's ranks follow each other."""
+    """By rank: host by host and device by device, so that a host's ranks follow each other; those of a given
+    rank table as it has them. A local rank counts the devices of a host by their ids in any case."""
     slots: List[Slot] = []
     for host in _order(cluster):
         visible = tuple(device.id for device in host.devices)
@@ -179,12 +200,27 @@ def _slots(cluster: Cluster, facts: Mapping[str, HostFacts]) -> List[Slot]:
         for local_rank, device in enumerate(host.devices):
             with_ip = Device(device.id, device.ip or known.get(device.id))
             slots.append(Slot(len(slots), local_rank, host, with_ip, visible))
-    return slots
+    if cluster.rank_table is None:
+        return slots
+    table = of_places(cluster.rank_table, [_place(slot) for slot in slots])
+    ranks = {(server.server_id, rank.device_id): rank.rank_id for server, rank in table.by_rank()}
+    return sorted(slot._replace(rank=ranks[_place(slot)]) for slot in slots)
+
+
+def _place(slot: Slot) -> Place:
+    return _server_id(slot.host), slot.device.id
+
+
+def _server_id(host: Host) -> str:
+    return host.server_id or host.address
 
 
 def _order(cluster: Cluster) -> Sequence[Host]:
-    """MindSpore wants ranks in the dictionary order of the table's server ids: 10.0.0.10 before 10.0.0.9."""
-    return sorted(cluster.hosts, key=lambda host: host.address) if cluster.chip.is_ascend else cluster.hosts
+    """MindSpore wants ranks in the dictionary order of the table's server ids: 10.0.0.10 before 10.0.0.9. The
+    servers of a super pod follow each other."""
+    if not cluster.chip.is_ascend:
+        return cluster.hosts
+    return sorted(cluster.hosts, key=lambda host: (host.super_pod or "", _server_id(host)))
 
 
 def _meeting(
@@ -192,6 +228,8 @@ def _meeting(
 ) -> Meeting:
     if len(slots) == 1:
         return Meeting("none")
+    if cluster.rendezvous == "rank_table":
+        return Meeting("rank_table")  # HCCL itself connects the addresses of the table
     host = slots[0].host
     address = LOOPBACK if cluster.engine == "local" else host.address
     port = cluster.master_port
@@ -209,35 +247,71 @@ def _meeting(
     return Meeting(cluster.rendezvous, address, port)
 
 
-def _rank_table(cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts]) -> Dict[str, Any]:
-    by_host: Dict[str, List[Slot]] = {}
-    for slot in slots:
-        by_host.setdefault(slot.host.name, []).append(slot)
+def _rank_table(
+    cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts]
+) -> Optional[RankTable]:
+    """The table that the attempt needs; None where it needs none."""
+    if len(slots) == 1 or not (cluster.chip.is_ascend or cluster.rank_table):
+        return None
+    hosts = {_server_id(slot.host): slot.host for slot in slots}
+    if cluster.rank_table is not None:
+        given = of_places(cluster.rank_table, [_place(slot) for slot in slots])
+        servers = (replace(s, pod_ip=_pod_ip(cluster, hosts[s.server_id])) for s in given.servers)
+        return given if given.version == "2.0" else replace(given, servers=tuple(servers))
     unknown = [slot for slot in slots if slot.device.ip is None]
     silent = [slot for slot in unknown if slot.host.name in facts]
-    if silent and (cluster.chip.needs_ip or len(by_host) > 1):
+    if silent and (cluster.chip.needs_ip or len(hosts) > 1):
         ids = ", ".join(str(slot.device.id) for slot in silent)
         raise PreflightError(
             f"{silent[0].host.name}: no IP address is known for device {ids}: neither {cluster.source} nor "
             "hccn_tool or /etc/hccn.conf of the host names one; write `devices: {0: 192.1.27.6, ...}`"
         )
-    servers = [
-        rank_table.Server(
-            server_id=own[0].host.address,
-            # the address that the workers register with: the one through which they reach the scheduler
-            pod_ip=LOOPBACK if cluster.engine == "local" else own[0].host.address,
-            ranks=tuple(
-                rank_table.Rank(slot.device.id, None if unknown else slot.device.ip, slot.rank)
-                for slot in own
-            ),
+    table = _made_table(cluster, slots, has_ips=not unknown)
+    problems = rank_table_rules.check(rank_table_forms.render(table), None if unknown else cluster.chip)
+    if problems:
+        raise PreflightError(
+            f"the planned rank table is not valid: {Document(RANK_TABLE, {}).error(problems)}"
+        )
+    return table
+
+
+def planned_table(cluster: Cluster) -> RankTable:
+    """The rank table of all devices of a cluster, made from what its file says alone."""
+    slots = _slots(cluster, {})
+    return _made_table(cluster, slots, has_ips=all(slot.device.ip for slot in slots))
+
+
+def _made_table(cluster: Cluster, slots: Sequence[Slot], has_ips: bool) -> RankTable:
+    by_host: Dict[str, List[Slot]] = {}
+    for slot in slots:
+        by_host.setdefault(slot.host.name, []).append(slot)
+    servers = tuple(
+        Server(
+            server_id=_server_id(own[0].host),
+            ranks=tuple(Rank(s.rank, s.device.id, s.device.ip if has_ips else None) for s in own),
+            pod_ip=_pod_ip(cluster, own[0].host),
+            super_pod=own[0].host.super_pod,
         )
         for own in by_host.values()
-    ]
-    table = rank_table.build(servers)
-    problems = rank_table.check(table)
-    if problems:
-        raise PreflightError("the planned rank table is not valid:\n" + "\n".join(problems))
-    return table
+    )
+    usual = "1.2" if servers[0].super_pod is not None else cluster.chip.table_versions[0]
+    return RankTable(cluster.rank_table_version or usual, servers)
+
+
+def _pod_ip(cluster: Cluster, host: Host) -> str:
+    """The address that the host's workers register with: through it they reach the scheduler."""
+    return LOOPBACK if cluster.engine == "local" else host.address
+
+
+def _peer(shared: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Peer:
+    cluster = shared.cluster
+    # MindSpore's scheduler finds a worker in the table by the address
+    is_found_by_address = shared.table_version is not None and shared.meeting.rendezvous == "scheduler"
+    return Peer(
+        hostname=None if facts is None else facts.hostname,
+        device=slot.device.id if cluster.chip.is_ascend else slot.local_rank,
+        address=_pod_ip(cluster, slot.host) if is_found_by_address else None,
+    )
 
 
 def _scheduler(shared: Attempt, host: Host) -> Process:
@@ -274,9 +348,9 @@ def _notes(
 ) -> List[str]:
     notes = []
     order = [host.name for host in _order(cluster)]
-    if order != [host.name for host in cluster.hosts]:
+    if cluster.rank_table is None and order != [host.name for host in cluster.hosts]:
         notes.append(
-            "ranks follow the dictionary order of the hosts' addresses, as MindSpore wants it, not that of "
+            "ranks follow the dictionary order of the hosts' server ids, as MindSpore wants it, not that of "
             f"the file: {', '.join(order)}"
         )
     asked = sorted({slot.host.name for slot in slots} - set(facts))
@@ -292,6 +366,6 @@ def _notes(
             f"the IP addresses of device {ids} of {to_ask[0].host.name} are asked for when the run starts: "
             "until then the rank table has none"
         )
-    if meeting.rendezvous != "none" and meeting.port is None:
+    if meeting.address is not None and meeting.port is None:
         notes.append(f"the port on {meeting.address} is chosen when the run starts")
     return notes

@@ -1,6 +1,6 @@
 """The files of a plan: what an attempt ran with, for a person, for `source` and for HCCL.
 
-rank_table.json   rank-00.env ...   scheduler.env   plan.json (everything)   ranks.txt
+rank_table.json   rank-00.env ...   scheduler.env   plan.json (everything)   ranks.txt   peers.json
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
-from launcher import rank_table
+from launcher import rank_table_forms
 from launcher.errors import UserError
 from launcher.files import sync_folder, write_synced
-from launcher.plan import RANK_TABLE, Plan
+from launcher.plan import PEERS, RANK_TABLE, Plan
 from launcher.resources import folder
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def render(plan: Plan, has_run: bool) -> Dict[str, str]:
     """File name -> text of every file of the plan. has_run: whether the run directory holds its run.yaml."""
     files = {"plan.json": json.dumps(plan.to_dict(), indent=2) + "\n", "ranks.txt": ranks_text(plan)}
     if plan.rank_table is not None:
-        files[RANK_TABLE] = rank_table.to_text(plan.rank_table)
+        files[RANK_TABLE] = rank_table_forms.to_text(plan.rank_table)
+    if plan.world_size > 1:
+        files[PEERS] = json.dumps(plan.peers) + "\n"
     template = _environment().get_template("rank.env.j2")
     missing = _missing_by_hand(plan, has_run)
     for process in plan.processes:

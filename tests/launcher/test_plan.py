@@ -185,6 +185,7 @@ def test_environment_of_a_cpu_worker() -> None:
         "FCN_ATTEMPT": "2",
         "FCN_RENDEZVOUS": "store",
         "FCN_START_TIMEOUT_S": "660",
+        "FCN_PEERS": "/runs/r1/attempt-002/plan/peers.json",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "20002",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -215,7 +216,9 @@ def test_environment_of_an_ascend_worker() -> None:
         "MS_NODE_ID": "5",
         "RANK_TABLE_FILE": "/runs/r1/attempt-003/plan/rank_table.json",
         "ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3",
+        "FCN_PEERS": "/runs/r1/attempt-003/plan/peers.json",
         "ASCEND_PROCESS_LOG_PATH": "/runs/r1/attempt-003/plog/rank-05",
+        "GLOG_log_dir": "/runs/r1/attempt-003/plog/rank-05",
         "HCCL_CONNECT_TIMEOUT": "1860",
         "HCCL_EXEC_TIMEOUT": "1904",
         "HCCL_EVENT_TIMEOUT": "1936",
@@ -237,14 +240,15 @@ def test_device_id_is_an_index_and_the_subset_is_made_visible() -> None:
     assert all("ASCEND_RT_VISIBLE_DEVICES" not in process.env for process in whole.processes)
 
 
-def test_the_scheduler_comes_first_and_never_sees_the_rank_table() -> None:
+def test_the_scheduler_comes_first_and_takes_the_ranks_from_the_table() -> None:
     plan = make_plan(cluster("ascend910", with_ips(1, 4, 5), env={"MS_NODE_TIMEOUT": 60}), JOB, {})
     first = scheduler(plan)
     assert first is not None
     assert (first.name, first.host, first.log) == ("scheduler", "node1", "scheduler.log")
     assert first.argv == ("/opt/python", "-m", "fcn.distributed")
     assert first.env["MS_ROLE"] == "MS_SCHED" and first.env["MS_NODE_TIMEOUT"] == "60"
-    assert not {"RANK_TABLE_FILE", "DEVICE_ID", "RANK_ID", "MS_NODE_ID"} & set(first.env)
+    assert first.env["RANK_TABLE_FILE"] == workers(plan)[0].env["RANK_TABLE_FILE"]
+    assert not {"DEVICE_ID", "RANK_ID", "MS_NODE_ID"} & set(first.env)
 
 
 def test_the_scheduler_start_on_cpu() -> None:

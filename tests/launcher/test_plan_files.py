@@ -11,7 +11,7 @@ from typing import Dict
 
 import pytest
 
-from launcher import rank_table
+from launcher import rank_table_file, rank_table_forms
 from launcher.cluster import cluster_from, load_cluster
 from launcher.errors import UserError
 from launcher.plan import HostFacts, Job, Plan, make_plan
@@ -98,9 +98,11 @@ def test_plan_json_and_rank_table(tmp_path: Path) -> None:
     folder = tmp_path / "attempt-001" / "plan"
     assert sorted(path.name for path in folder.iterdir()) == names
     assert names == sorted(
-        ["plan.json", "rank_table.json", "ranks.txt", "scheduler.env", *(f"rank-0{i}.env" for i in range(8))]
+        ["plan.json", "rank_table.json", "ranks.txt", "peers.json", "scheduler.env"]
+        + [f"rank-0{i}.env" for i in range(8)]
     )
-    assert rank_table.read(folder / "rank_table.json") == plan.rank_table
+    table = rank_table_file.read(folder / "rank_table.json")
+    assert rank_table_forms.render(table) == plan.rank_table
     recorded = json.loads((folder / "plan.json").read_text())
     assert recorded == json.loads(json.dumps(plan.to_dict()))
     assert recorded["processes"][3]["env"] == plan.processes[3].env

@@ -1,0 +1,253 @@
+"""A rank table in a cluster file, as `rank_table: FILE` or the table itself: it says who has which rank.
+
+The file itself ends up in the place of its path, so that the rest of the program, and a run's record, know
+only the table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from launcher import job_environment, rank_table_file, rank_table_forms, rank_table_rules
+from launcher.chips import CHIPS, Chip
+from launcher.errors import UserError
+from launcher.rank_table import Rank, RankTable, Server
+from launcher.yaml_lines import Document, Problem
+
+if TYPE_CHECKING:
+    from launcher.cluster import Cluster, Host
+
+AUTO = "auto"  # the table that the job's environment names
+FIELD = ("rank_table",)
+WAIT_S = 600.0  # for a table that is being written, where the file has no `timeouts: {start_s}`
+
+
+def loaded(document: Document) -> Document:
+    """The document with the table in place of the path of one, once that table is finished.
+
+    Raises UserError: no such file, no JSON; PreflightError: not finished within `timeouts.start_s`.
+    """
+    value = document.value.get("rank_table") if isinstance(document.value, dict) else None
+    if not isinstance(value, str):
+        return document
+    if value == AUTO:
+        path = job_environment.rank_table_path()
+        if path is None:
+            what = "nothing in the environment names a rank table"
+            remedy = "write the path of one, or leave it out where MindCluster and ModelArts start nothing"
+            raise document.error(
+                [Problem(FIELD, what, "RANK_TABLE_FILE or a table at a known place", remedy)]
+            )
+    else:
+        path = Path(document.path).parent / value
+    timeouts = document.value.get("timeouts")
+    limit_s = timeouts.get("start_s", WAIT_S) if isinstance(timeouts, dict) else WAIT_S
+    limit_s = limit_s if isinstance(limit_s, (int, float)) else WAIT_S
+    table = rank_table_file.wait_for(path, limit_s, lambda text: print(text, file=sys.stderr, flush=True))
+    return replace(document, value={**document.value, "rank_table": table})
+
+
+def filled(document: Document) -> Tuple[Any, Optional[RankTable]]:
+    """The document's value with what its rank table says of the hosts, and that table; None without one.
+
+    Raises UserError that lists what is wrong with the table, or which server is whose.
+    """
+    value = document.value
+    if not isinstance(value, dict) or value.get("rank_table") is None:
+        return value, None
+    chip = CHIPS.get(value.get("device_kind", ""))
+    problems = [
+        problem._replace(where=(*FIELD, *problem.where))
+        for problem in rank_table_rules.check(value["rank_table"], chip)
+    ]
+    if problems:
+        raise document.error(problems)
+    table = rank_table_forms.parse(value["rank_table"])
+    if value.get("hosts") is None:
+        value = {**value, **_hosts_of(table, chip, problems)}
+    elif isinstance(value["hosts"], list):
+        hosts = [_host_of(i, item, table, chip, problems) for i, item in enumerate(value["hosts"])]
+        value = {**value, "hosts": hosts}
+        found = {item.get("server_id") for item in hosts if isinstance(item, dict)}
+        for server in table.servers:
+            if server.server_id not in found and not problems:
+                what = f"has no host for server {server.server_id!r} of the rank table"
+                remedy = f"add `{{server_id: {server.server_id}, address: ...}}`, or give a table without it"
+                problems.append(Problem(("hosts",), what, "every server of the table", remedy))
+    if problems:
+        raise document.error(problems)
+    return value, table
+
+
+def _hosts_of(table: RankTable, chip: Optional[Chip], problems: List[Problem]) -> Dict[str, Any]:
+    """`hosts` and `engine` of a file that leaves them to the table."""
+    nameless = [server.server_id for server in table.servers if server.address is None]
+    if nameless:
+        what = f"has no address of {', '.join(nameless[:8])}"
+        remedy = f"write `hosts: [{{server_id: {nameless[0]}, address: 10.0.0.1}}, ...]`"
+        problems.append(Problem(FIELD, what, "pod_ip, host_ip or an address as server_id", remedy))
+        return {}
+    hosts = [_entry({}, server, chip) for server in table.servers]
+    if len(hosts) == 1:
+        return {"hosts": hosts}
+    return {"engine": "exec", "hosts": [{**host, "prefix": ["ssh", host["address"]]} for host in hosts]}
+
+
+def _host_of(index: int, item: Any, table: RankTable, chip: Optional[Chip], problems: List[Problem]) -> Any:
+    """An entry of `hosts` with what its server in the table says and the entry does not."""
+    given = {"address": item} if isinstance(item, str) else item
+    if not isinstance(given, dict):
+        return item
+    server = _server_of(given, table)
+    if server is None:
+        listed = ", ".join(server.server_id for server in table.servers[:8])
+        what = (
+            f"{given.get('server_id', given.get('name', given.get('address')))!r} is no server of the table"
+        )
+        where = ("hosts", index)
+        problems.append(Problem(where, what, f"one of {listed}", "write `server_id: NAME` of its server"))
+        return item
+    return _entry(given, server, chip)
+
+
+def _server_of(host: Mapping[str, Any], table: RankTable) -> Optional[Server]:
+    by_id = {server.server_id: server for server in table.servers}
+    if host.get("server_id") is not None:
+        return by_id.get(host["server_id"])
+    by_address = {server.address: server for server in table.servers if server.address is not None}
+    address, name = str(host.get("address")), str(host.get("name"))
+    return by_id.get(address) or by_address.get(address) or by_id.get(name)
+
+
+def _entry(given: Mapping[str, Any], server: Server, chip: Optional[Chip]) -> Dict[str, Any]:
+    ids = sorted(rank.device_id for rank in server.ranks)
+    ips = {rank.device_id: _ip(rank) for rank in server.ranks}
+    has_ips = chip is not None and chip.is_ascend and any(ips.values())
+    says: Dict[str, Any] = {
+        "server_id": server.server_id,
+        "devices": {i: ips[i] for i in ids} if has_ips else ids,
+    }
+    if server.address is not None:
+        says["address"] = server.address
+    return {**says, **given}
+
+
+def _ip(rank: Rank) -> Optional[str]:
+    """The device's address, where it is an IP address: in version 2.0 it may be another one."""
+    try:
+        return str(ipaddress.ip_address(rank.first_ip or ""))
+    except ValueError:
+        return None
+
+
+def problems_with(
+    table: Optional[RankTable],
+    version: Optional[str],
+    chip: Optional[Chip],
+    engine: str,
+    hosts: Sequence[Host],
+) -> Iterator[Problem]:
+    """In what the hosts of a cluster file contradict its rank table, or what the file's table would lack."""
+    devices = sum(len(host.devices or ()) for host in hosts)
+    if table is None:
+        if chip is not None and chip.table_versions[0] == "2.0" and devices > 1:
+            what = "is missing: the ports and planes of the devices are not known here"
+            remedy = "write `rank_table: FILE`, as the cluster's manager or Huawei's tool makes it"
+            yield Problem(FIELD, what, f"a rank table of version 2.0 for {chip.product}", remedy)
+        elif chip is not None and version is not None and version not in chip.table_versions:
+            expected = " or ".join(chip.table_versions)
+            what = f"{version!r} is not read by {chip.product}"
+            yield Problem(("rank_table_version",), what, expected, "leave it out to take the usual one")
+        yield from _super_pod_problems(version, chip, hosts)
+        return
+    if version not in (None, table.version):
+        what, expected = f"{version!r}, but the rank table has {table.version!r}", "the table's, or none"
+        yield Problem(("rank_table_version",), what, expected, "leave it out")
+    by_id = {server.server_id: server for server in table.servers}
+    for i, host in enumerate(hosts):
+        server = by_id.get(host.server_id or "")
+        if server is None:
+            continue  # what is wrong with the host is told
+        if engine == "exec" and server.pod_ip not in (None, host.address):
+            what = f"{host.address}, but the rank table's pod_ip of {server.server_id} is {server.pod_ip}"
+            remedy = "correct the wrong one: it is the address that the host's workers register with"
+            yield Problem(("hosts", i, "address"), what, "the same address", remedy)
+        known = {rank.device_id: _ip(rank) for rank in server.ranks}
+        for device in host.devices or ():
+            where = ("hosts", i, "devices", device.id)
+            if device.id not in known:
+                what = f"device {device.id} is not in the rank table"
+                remedy = "leave `devices` out to take the table's"
+                yield Problem(where, what, f"some of {sorted(known)}", remedy)
+            elif device.ip not in (None, known[device.id]):
+                what = f"{device.ip}, but the rank table says {known[device.id]}"
+                yield Problem(where, what, "the same address", "leave `devices` out to take the table's")
+
+
+def _super_pod_problems(
+    version: Optional[str], chip: Optional[Chip], hosts: Sequence[Host]
+) -> Iterator[Problem]:
+    """Super pods are of version 1.2, and every server is in one or none is."""
+    inside = [host.super_pod is not None for host in hosts]
+    if not any(inside):
+        return
+    i = inside.index(True)
+    if chip is not None and "1.2" not in chip.table_versions:
+        what = f"{chip.product} servers form no super pods"
+        yield Problem(("hosts", i, "super_pod"), what, "none", "remove it")
+    elif version not in (None, "1.2"):
+        what = f"{version!r} knows no super pods"
+        yield Problem(("rank_table_version",), what, "'1.2', or hosts without super_pod", "leave it out")
+    if not all(inside):
+        where = ("hosts", inside.index(False), "super_pod")
+        yield Problem(where, "is missing", "the super pod of every host, or of none", "write `super_pod: ID`")
+
+
+def rank_table_of(cluster: Cluster) -> RankTable:
+    """The rank table of all devices of a cluster: the one that its file gives, or one made from its hosts."""
+    if cluster.rank_table is not None:
+        return cluster.rank_table
+    from launcher.plan import planned_table
+
+    if cluster.chip.table_versions[0] == "2.0":
+        raise UserError(f"{cluster.source}: has no rank table, and none can be made for a single Ascend 950")
+    return planned_table(cluster)
+
+
+def cluster_values(table: RankTable, kind: str, addresses: Mapping[str, str]) -> Dict[str, Any]:
+    """A cluster file with everything that a table says: in short where that says it all, else with the table
+    itself inside.
+
+    addresses: of the hosts, by server id, where the table has none. Raises UserError where one is missing.
+    """
+    from launcher.cluster import cluster_from
+
+    missing = [s.server_id for s in table.servers if s.address is None and s.server_id not in addresses]
+    if missing:
+        options = " ".join(f"--address {server_id}=10.0.0.1" for server_id in missing[:4])
+        raise UserError(
+            f"the rank table has no address of server {', '.join(missing[:8])}; expected the IP address of "
+            f"every host; give it, for example {options}"
+        )
+    hosts = []
+    for server in table.servers:
+        given = {"name": server.server_id, "address": addresses.get(server.server_id, server.address)}
+        host = _entry(given, server, CHIPS[kind])
+        if len(table.servers) > 1:
+            host["prefix"] = ["ssh", host["address"]]
+        hosts.append(
+            {key: host[key] for key in ("name", "server_id", "address", "prefix", "devices") if key in host}
+        )
+    values: Dict[str, Any] = {"device_kind": kind, "hosts": hosts}
+    if len(hosts) > 1:
+        values["engine"] = "exec"
+    inside = {**values, "rank_table": rank_table_forms.render(table)}
+    try:
+        short = cluster_from(values, "")
+    except UserError:
+        return inside
+    return values if table.version != "2.0" and rank_table_of(short) == table else inside

@@ -1,0 +1,261 @@
+"""The rules of a rank table, for its JSON as it is: each problem with its field, the value and what to do.
+
+MindSpore takes a wrong table for a warning and goes on with other ranks, HCCL for an error without a field
+name, so what HCCL's user guide (cluster_info_config) and its parser demand is checked here first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from launcher.chips import Chip, subset_problems
+from launcher.rank_table_fields import COMPARE, PORTS, Address, Reader, Values
+from launcher.yaml_lines import Problem, Where
+
+SERVER_ID_CHARACTERS = 64
+MOST_DEVICES = 16  # of a server, where the kind is not known
+FIRST_PORT = 1024  # HCCL takes 1 to 1023 too, and its guide forbids them
+
+
+def check(values: Any, chip: Optional[Chip] = None) -> List[Problem]:
+    """Every way in which the table breaks a rule; empty for a good one. chip: adds what this kind demands."""
+    if not isinstance(values, dict):
+        return [Problem((), "is not a JSON object", "a rank table", COMPARE)]
+    if "RankTable" in values:
+        what = "the table is inside `RankTable`, as GE's CLUSTER_CONFIG has it"
+        return [Problem(("RankTable",), what, "the table alone", "write what is inside to a file of its own")]
+    if "peer_list" in values or "edge_list" in values:
+        what = "is the topology file of an Ascend 950 server, not a rank table"
+        remedy = "give the rank table; HCCL finds the topology file by itself"
+        return [Problem((), what, "a table with rank_list", remedy)]
+    if "rank_list" in values or values.get("version") == "2.0":
+        from launcher.rank_table_rules_950 import RankRules
+
+        return RankRules(chip).check(values)
+    return GroupRules(chip).check(values) if "group_list" in values else ServerRules(chip).check(values)
+
+
+def version_problem(version: Optional[str], chip: Optional[Chip]) -> Optional[Problem]:
+    """Whether the kind of device reads this version."""
+    if chip is None or version is None or version in chip.table_versions:
+        return None
+    known = " or ".join(chip.table_versions)
+    remedy = f"make one for {chip.product}: a chip reads no other version than its own"
+    return Problem(("version",), f"{version!r} is not that of {chip.product}", known, remedy)
+
+
+class ServerRules(Reader):
+    """Versions 1.0 and 1.2. Notes what has to be unique or dense over the whole table on its way."""
+
+    def __init__(self, chip: Optional[Chip]) -> None:
+        super().__init__()
+        self.chip = chip if chip is not None and chip.is_ascend else None
+        self.server_ids: Dict[str, Where] = {}
+        self.ips: Dict[Address, Where] = {}
+        self.super_devices: Dict[str, List[Tuple[Where, str]]] = {}  # server id -> (field, id)
+        self.devices: List[Optional[List[int]]] = []  # ids of each server
+        self.ranks: List[Tuple[int, int]] = []  # (rank, server index) in the table's order
+        self.ip_counts: Dict[int, Where] = {}  # addresses of a device -> the first that has so many
+        self.is_readable = True  # false once a rank could not be read: then nothing is said about gaps
+
+    def check(self, values: Values) -> List[Problem]:
+        version = self.text(values, "version", ())
+        if version not in (None, "1.0", "1.2"):
+            remedy = "write the version of this layout"
+            self.note(("version",), f"{version!r} is not supported", "1.0, 1.2 or 2.0", remedy)
+        found = version_problem(version, self.chip) if version in ("1.0", "1.2") else None
+        self.problems += [found] if found else []
+        self.is_completed(values)
+        servers = list(self.objects(values, "server_list", ()))
+        count = self.text(values, "server_count", (), required=version != "1.2")
+        if count is not None and count != str(len(servers)):
+            expected = f"{str(len(servers))!r}, the length of server_list"
+            self.note(("server_count",), repr(count), expected, "correct it, or add what is missing")
+        needs_ip = self._needs_ip(values, version, len(servers))
+        for index, (where, server) in enumerate(servers):
+            self._server(index, where, server, needs_ip)
+        self._whole(servers)
+        if "super_pod_list" in values:
+            self._super_pods(values)
+        return self.problems
+
+    def _needs_ip(self, values: Values, version: Optional[str], servers: int) -> bool:
+        """Between servers the devices' own network carries the data, within a super pod HCCS does."""
+        if version == "1.2":
+            pods = values.get("super_pod_list")
+            return isinstance(pods, list) and len(pods) > 1
+        return servers > 1 or bool(self.chip and self.chip.needs_ip)
+
+    def _server(self, index: int, where: Where, server: Values, needs_ip: bool) -> None:
+        server_id = self.text(server, "server_id", where)
+        if server_id is not None:
+            if not 0 < len(server_id) <= SERVER_ID_CHARACTERS:
+                expected = f"1 to {SERVER_ID_CHARACTERS} characters"
+                self.note(
+                    (*where, "server_id"), f"{len(server_id)} characters", expected, "rename the server"
+                )
+            self.once(self.server_ids, server_id, (*where, "server_id"))
+        for name in ("host_ip", "pod_ip"):
+            self.addresses(self.text(server, name, where, required=False), (*where, name))
+        ids: Dict[int, Where] = {}
+        entries = list(self.objects(server, "device", where))
+        for place, device in entries:
+            self._device(index, place, device, ids, needs_ip and "host_ip" not in server)
+            super_id = self.text(device, "super_device_id", place, required=False)
+            if super_id is not None and server_id is not None:
+                field = (*place, "super_device_id")
+                self.super_devices.setdefault(server_id, []).append((field, super_id))
+        self.devices.append(sorted(ids) if entries and len(ids) == len(entries) else None)
+
+    def _device(
+        self, server: int, where: Where, device: Values, ids: Dict[int, Where], needs_ip: bool
+    ) -> None:
+        device_id = self.digits(device, "device_id", where, "a device id")
+        most = (self.chip and self.chip.devices) or MOST_DEVICES
+        if device_id is not None:
+            self.once(ids, device_id, (*where, "device_id"))
+            if device_id >= most:
+                expected = f"0 to {most - 1}"
+                remedy = "write the physical id, N of /dev/davinciN"
+                self.note((*where, "device_id"), str(device_id), expected, remedy)
+        self._device_ip(where, device, needs_ip)
+        for name in ("device_port", "backup_device_port", "host_port"):
+            port = self.digits(device, name, where, PORTS, required=False)
+            if port is not None and not FIRST_PORT <= port <= 65535:
+                self.note((*where, name), str(port), PORTS, "leave it out to take the default")
+        self.addresses(
+            self.text(device, "backup_device_ip", where, required=False), (*where, "backup_device_ip")
+        )
+        rank = self.digits(device, "rank_id", where, "a rank id")
+        if rank is None:
+            self.is_readable = False
+        else:
+            self.ranks.append((rank, server))
+
+    def _device_ip(self, where: Where, device: Values, needs_ip: bool) -> None:
+        field = (*where, "device_ip")
+        text = self.text(device, "device_ip", where, required=needs_ip)
+        if text == "" and needs_ip:
+            remedy = "write what `hccn_tool -i N -ip -g` shows for the device"
+            self.note(field, "is empty", "an IP address, which the devices need to reach each other", remedy)
+        addresses = self.addresses(text, field)
+        for address in addresses:
+            self.once(self.ips, address, field)
+        if addresses:
+            self.ip_counts.setdefault(len(addresses), field)
+
+    def _whole(self, servers: List[Tuple[Where, Values]]) -> None:
+        """What no single entry can break."""
+        first: Dict[int, Tuple[Address, Where]] = {}
+        for address, where in self.ips.items():
+            first.setdefault(address.version, (address, where))
+        if len(first) > 1:
+            _, (address, where) = first.popitem()
+            what = f"{address} is IPv{address.version}, others are not"
+            remedy = "write all as IPv4 or all as IPv6"
+            self.note(where, what, "one family in the whole table (HCCL's EI0001)", remedy)
+        if len(self.ip_counts) > 1:
+            count, where = list(self.ip_counts.items())[1]
+            expected = f"as many for every device, {next(iter(self.ip_counts))}"
+            self.note(where, f"{count} addresses", expected, "give every device as many addresses")
+        if self.is_readable:
+            self.dense([rank for rank, _ in self.ranks])
+            self._contiguous()
+        if self.chip is not None:
+            for found in subset_problems(self.chip, self.devices, "server_list"):
+                where = ("server_list", found.server, "device")
+                self.note(where, found.what, found.expected, found.remedy)
+
+    def _contiguous(self) -> None:
+        left: Set[int] = set()
+        last: Optional[int] = None
+        for rank, server in sorted(self.ranks):
+            if server != last and server in left:
+                what = f"rank {rank} comes after ranks of another server"
+                expected = "the ranks of a server one after the other"
+                self.note(("server_list", server), what, expected, "number the ranks server by server")
+                return
+            left.add(server)
+            last = server
+
+    def _super_pods(self, values: Values) -> None:
+        pods: Dict[str, Where] = {}
+        members: Dict[str, Where] = {}
+        order: List[int] = []  # of the pods, as their servers follow each other
+        pod_of: Dict[str, int] = {}
+        for number, (where, pod) in enumerate(self.objects(values, "super_pod_list", ())):
+            pod_id = self.text(pod, "super_pod_id", where)
+            if pod_id is not None:
+                self.once(pods, pod_id, (*where, "super_pod_id"))
+                if not pod_id:
+                    self.note((*where, "super_pod_id"), "is empty", "a name", "name the super pod")
+            super_devices: Dict[str, Where] = {}
+            for place, member in self.objects(pod, "server_list", where):
+                server_id = self.text(member, "server_id", place)
+                if server_id is None:
+                    continue
+                field = (*place, "server_id")
+                self.once(members, server_id, field)
+                pod_of[server_id] = number
+                if server_id not in self.server_ids:
+                    what = f"{server_id!r} is not in server_list"
+                    self.note(field, what, "one of its servers", "correct it, or add the server")
+                for device_field, super_id in self.super_devices.get(server_id, ()):
+                    self.once(super_devices, super_id, device_field)
+        outside = [server_id for server_id in self.server_ids if server_id not in members]
+        if outside:
+            what = f"{', '.join(outside[:8])} in no super pod"
+            self.note(("super_pod_list",), what, "every server in one super pod", "add it to its super pod")
+        order = [pod_of[server_id] for server_id in self.server_ids if server_id in pod_of]
+        changes = [pod for pod, before in zip(order, [None, *order]) if pod != before]
+        if len(changes) > len(set(order)):
+            what = "servers of one super pod are apart"
+            remedy = "put the servers of a super pod together"
+            self.note(("server_list",), what, "the servers of a super pod one after the other", remedy)
+
+
+class GroupRules(Reader):
+    """The old form of Ascend 910: the order of its devices gives the ranks."""
+
+    def __init__(self, chip: Optional[Chip]) -> None:
+        super().__init__()
+        self.chip = chip
+
+    def check(self, values: Values) -> List[Problem]:
+        if self.chip is not None and self.chip.kind != "ascend910":
+            what = "group_list is the old form, for Ascend 910 alone"
+            self.note(("group_list",), what, f"a table for {self.chip.product}", "make one for this chip")
+        self.is_completed(values)
+        groups = list(self.objects(values, "group_list", ()))
+        self._count(values, "group_count", (), len(groups), "group_list")
+        ips: Dict[Address, Where] = {}
+        ids: Dict[Tuple[str, int], Where] = {}
+        servers: List[str] = []
+        for where, group in groups:
+            instances = list(self.objects(group, "instance_list", where))
+            self._count(group, "instance_count", where, len(instances), "instance_list")
+            devices = 0
+            for place, instance in instances:
+                server_id = self.text(instance, "server_id", place)
+                if server_id is not None and server_id not in servers[-1:]:
+                    if server_id in servers:
+                        what = f"{server_id} comes again after another server"
+                        expected = "the instances of a server one after the other"
+                        self.note((*place, "server_id"), what, expected, "put them together")
+                    servers.append(server_id)
+                for spot, device in self.objects(instance, "devices", place):
+                    devices += 1
+                    device_id = self.digits(device, "device_id", spot, "a device id")
+                    if device_id is not None:
+                        self.once(ids, (str(server_id), device_id), (*spot, "device_id"))
+                    field = (*spot, "device_ip")
+                    for address in self.addresses(self.text(device, "device_ip", spot), field):
+                        self.once(ips, address, field)
+            self._count(group, "device_count", where, devices, "its devices")
+        return self.problems
+
+    def _count(self, holder: Values, name: str, where: Where, right: int, of: str) -> None:
+        count = self.text(holder, name, where)
+        if count is not None and count != str(right):
+            expected = f"{str(right)!r}, the number of {of}"
+            self.note((*where, name), repr(count), expected, "correct it, or add what is missing")
