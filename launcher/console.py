@@ -193,6 +193,10 @@ def _warning(event: Event) -> str:
     return f"warning: {event['text']}"
 
 
+def _exclude(event: Event) -> str:
+    return f"{event['who']} is left out from now on: {event['reason']}"
+
+
 def _retry(event: Event) -> str:
     left = (
         "1 restart is left" if event["restarts_left"] == 1 else f"{event['restarts_left']} restarts are left"
@@ -217,6 +221,7 @@ _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
     "decision": _decision,
     "verdict": _verdict,
     "warning": _warning,
+    "exclude": _exclude,
     "retry": _retry,
     "end": _end,
 }

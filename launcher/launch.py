@@ -6,8 +6,8 @@ A launch is one attempt, and others where retry.py says so.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, List, Mapping, Optional, Tuple, Union
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Tuple, Union
 
 from launcher import policy, retry
 from launcher.errors import ExitCode, LaunchError, PreflightError
@@ -73,7 +73,8 @@ class _Launch:
     def run_attempts(self) -> ExitCode:
         from random import random
 
-        used = select(self.cluster)
+        self.history = retry.history_of(self.run.events()).for_new_launcher()
+        used = self._first_choice()
         with Signals() as signals:
             while True:
                 try:
@@ -83,12 +84,41 @@ class _Launch:
                         raise
                     return self._end(End(ExitCode.INFRASTRUCTURE, str(error)))
                 outcome = self._attempt(attempt, used, signals)
-                self.history = retry.fold(self.history, self.reporter.emit("outcome", **outcome.fields()))
-                decision = retry.decide(self.limits, self.history, random())
+                self._record("outcome", **outcome.fields())
+                shortage = self._exclude_suspect()
+                decision = retry.decide(self.limits, self.history, random(), shortage)
                 following = decision if isinstance(decision, End) else self._wait(decision, used, signals)
                 if isinstance(following, End):
                     return self._end(following)
                 used = following
+
+    def _record(self, event: str, **fields: Any) -> None:
+        self.history = retry.fold(self.history, self.reporter.emit(event, **fields))
+
+    def _first_choice(self) -> Cluster:
+        """The devices to begin with: not those that an earlier launcher of this run has excluded."""
+        full, excluded = select(self.cluster), ", ".join(sorted(map(str, self.history.excluded)))
+        try:
+            used = select(self.cluster, self.history.excluded, self.global_batch)
+        except Shortage as shortage:  # perhaps they have been repaired
+            self.reporter.warn(f"{excluded} failed before, and is used again: without it {shortage}")
+            self.history = replace(self.history, excluded=frozenset())
+            return full
+        if used != full:
+            self.reporter.warn(f"{excluded} is left out, as before: {difference(full, used)}")
+        return used
+
+    def _exclude_suspect(self) -> str:
+        """Leaves out who failed first again and again, where the job can do without; else says why not."""
+        suspect = self.history.suspect
+        if suspect is None:
+            return ""
+        try:
+            select(self.cluster, self.history.excluded | {suspect}, self.global_batch)
+        except Shortage as shortage:
+            return str(shortage)
+        self._record("exclude", **suspect._asdict(), who=str(suspect), reason=self.history.charge)
+        return ""
 
     @property
     def _restarts_left(self) -> int:
@@ -152,19 +182,10 @@ class _Launch:
 
     def _wait(self, decision: Retry, used: Cluster, signals: Signals) -> Union[Cluster, End]:
         """Until the next attempt: the devices for it, or why there is none."""
-        try:
-            following = select(self.cluster, self.history.excluded, self.global_batch)
-        except Shortage as shortage:
-            return End(decision.exit_code, f"{decision.reason}; {shortage}")
-        reason = ", ".join(filter(None, [decision.reason, difference(used, following)]))
-        excluded = sorted(map(str, self.history.excluded))
-        self.reporter.emit(
-            "retry",
-            after_s=round(decision.after_s, 3),
-            reason=reason,
-            excluded=excluded,
-            restarts_left=self._restarts_left,
-        )
+        following = select(self.cluster, self.history.excluded, self.global_batch)
+        reason = "; ".join(filter(None, [decision.reason, difference(used, following)]))
+        after_s = round(decision.after_s, 3)
+        self.reporter.emit("retry", after_s=after_s, reason=reason, restarts_left=self._restarts_left)
         self.reporter.write_status()
         numbers = signals.wait(decision.after_s)
         if numbers:

@@ -1,7 +1,7 @@
 """Whether a run that has failed is started again, when, and without which devices. Pure: no clock, no dice.
 
-fold(history, event) takes in how an attempt has ended, also from the journal of an earlier launcher;
-decide(limits, history, dice) says what follows. It works on the kind of failure:
+history_of(events) is what a journal tells, fold(history, event) takes in one event more, and
+decide(limits, history, dice) says what follows the last attempt. It works on the kind of failure:
 
     not retried   done, stopped, preempted; usage (2), an error of the training code (4), and machines that
                   are not ready (3) for the first attempt
@@ -12,7 +12,8 @@ decide(limits, history, dice) says what follows. It works on the kind of failure
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Tuple, Union
+from functools import reduce
+from typing import Any, FrozenSet, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
 from launcher.diagnosis import Failure, Kind, is_consequence
 from launcher.errors import ExitCode
@@ -20,9 +21,10 @@ from launcher.selection import Place
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+RETRIED = (ExitCode.INFRASTRUCTURE, ExitCode.HANG)
 REFILL_STEPS = 100  # an attempt that gets so much further has been good: budget and blame begin anew
 IDLE_ATTEMPTS = 3  # so many in a row without a new step are the end
-BLAMED_TIMES, BLAMED_OF = 2, 3  # who fails first in so many of so many attempts is excluded
+BLAMED_TIMES, BLAMED_OF = 2, 3  # who fails first in so many of so many attempts is a suspect
 FREE_RESTARTS = 3  # in a row, for a port that was taken
 
 
@@ -68,7 +70,8 @@ class History:
 
     step: the furthest of all. idle: attempts in a row that got no further. spent: restarts since the budget
     was full, the next one included. ports: attempts in a row whose port was taken. blamed: culprits of the
-    last attempts. excluded: whom no attempt uses again. newly: whom the last outcome has excluded.
+    last attempts. excluded: whom no attempt uses again. saved: the furthest checkpoint of the attempt that is
+    under way; None: none is.
     """
 
     last: Optional[Outcome] = None
@@ -79,7 +82,32 @@ class History:
     ports: int = 0
     blamed: Tuple[Optional[Place], ...] = ()
     excluded: FrozenSet[Place] = frozenset()
-    newly: Optional[Place] = None
+    saved: Optional[int] = None
+
+    def for_new_launcher(self) -> History:
+        """What another launcher goes on with. Somebody has started it, so that its budget is full."""
+        return History(step=self.step, blamed=self.blamed, excluded=self.excluded)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The launcher's, if no other attempt follows the last one."""
+        assert self.last is not None
+        if self.last.exit_code is ExitCode.PREFLIGHT and self.attempts > 1:
+            return ExitCode.INFRASTRUCTURE  # the machines were ready once
+        return self.last.exit_code
+
+    @property
+    def suspect(self) -> Optional[Place]:
+        """Who failed first in the last attempt, and often enough in those before it to be better left out."""
+        if self.last is None or self.exit_code not in RETRIED:
+            return None
+        return self.last.culprit if self.blamed.count(self.last.culprit) >= BLAMED_TIMES else None
+
+    @property
+    def charge(self) -> str:
+        """What speaks against the suspect."""
+        times, of = self.blamed.count(self.suspect), len(self.blamed)
+        return f"it failed first in {times} of the last {of} attempts"
 
     @property
     def is_free(self) -> bool:
@@ -88,11 +116,10 @@ class History:
 
 
 class Retry(NamedTuple):
-    """Start again after so many seconds; where nothing is left to start on, end with this exit code."""
+    """Start again after so many seconds."""
 
     after_s: float
     reason: str
-    exit_code: ExitCode
 
 
 class End(NamedTuple):
@@ -117,62 +144,83 @@ def blame(failure: Optional[Failure], device: Optional[int]) -> Optional[Place]:
     return None if device is None else Place(failure.host, device)
 
 
+def history_of(events: Iterable[Mapping[str, Any]]) -> History:
+    """What the journal of a run tells. An attempt without an outcome has lost its launcher."""
+    return _ended_without_a_word(reduce(fold, events, History()))
+
+
 def fold(history: History, event: Mapping[str, Any]) -> History:
-    """The history with one event of the journal; all but `outcome` change nothing."""
-    if event["event"] != "outcome":
+    """The history with one event of the journal more; many kinds change nothing."""
+    kind = event.get("event")
+    if kind == "attempt":
+        return replace(_ended_without_a_word(history), saved=0)
+    if kind == "checkpoint" and history.saved is not None and isinstance(event.get("step"), int):
+        return replace(history, saved=max(history.saved, event["step"]))
+    if kind == "outcome":
+        return _ended(history, Outcome.of(event))
+    if kind == "exclude":
+        place = Place(event["host"], event["device"])
+        blamed = tuple(other for other in history.blamed if other != place)
+        # the others have their own chances
+        return replace(history, excluded=history.excluded | {place}, blamed=blamed, idle=0)
+    return history
+
+
+def _ended_without_a_word(history: History) -> History:
+    if history.saved is None:
         return history
-    outcome = Outcome.of(event)
+    return _ended(history, Outcome(ExitCode.INFRASTRUCTURE, step=history.saved))
+
+
+def _ended(history: History, outcome: Outcome) -> History:
     ports = history.ports + 1 if outcome.port_taken else 0
-    history = replace(history, last=outcome, attempts=history.attempts + 1, ports=ports, newly=None)
+    history = replace(history, last=outcome, attempts=history.attempts + 1, ports=ports, saved=None)
     if history.is_free:
         return history
     gained = outcome.step - history.step
     spent, blamed = (0, ()) if gained >= REFILL_STEPS else (history.spent, history.blamed)
-    blamed = (*blamed, outcome.culprit)[-BLAMED_OF:]
-    is_new = outcome.culprit is not None and blamed.count(outcome.culprit) >= BLAMED_TIMES
-    newly = outcome.culprit if is_new else None
     return replace(
         history,
         step=max(history.step, outcome.step),
-        idle=0 if gained > 0 or newly else history.idle + 1,  # other devices have their own chances
+        idle=0 if gained > 0 else history.idle + 1,
         spent=spent + 1,
-        blamed=blamed,
-        excluded=history.excluded | ({newly} if newly else set()),
-        newly=newly,
+        blamed=(*blamed, outcome.culprit)[-BLAMED_OF:],
     )
 
 
-def decide(limits: Limits, history: History, dice: float) -> Union[Retry, End]:
-    """What follows the last outcome of the history. dice: a random number in [0, 1), for the jitter."""
-    outcome = history.last
-    assert outcome is not None
-    code = outcome.exit_code
-    if code is ExitCode.PREFLIGHT and history.attempts > 1:
-        code = ExitCode.INFRASTRUCTURE  # the machines were ready once
-    if code not in (ExitCode.INFRASTRUCTURE, ExitCode.HANG) or limits.max_restarts == 0:
+def decide(limits: Limits, history: History, dice: float, shortage: str = "") -> Union[Retry, End]:
+    """What follows the last outcome of the history.
+
+    dice: a random number in [0, 1), for the jitter. shortage: why the job can not do without the suspect.
+    """
+    code = history.exit_code
+    if code not in RETRIED or limits.max_restarts == 0:
         return End(code)
     if history.is_free:
-        return Retry(0, "another program took the port at which the ranks were to meet", code)
+        return Retry(0, "another program took the port at which the ranks were to meet")
+    advice = "repair what failed first in them"
+    if history.suspect is not None:
+        advice = f"{history.suspect}: {history.charge}, and without it {shortage}"
     if history.idle >= IDLE_ATTEMPTS:
-        return End(
-            ExitCode.NO_PROGRESS, f"{history.idle} attempts in a row got no further than {_step(history)}"
-        )
+        what = f"{history.idle} attempts in a row got no further than {_step(history)}"
+        return End(ExitCode.NO_PROGRESS, f"{what}; {advice}")
     if history.spent > limits.max_restarts:
-        return End(code, f"all {limits.max_restarts} restarts are used up")
+        count = limits.max_restarts
+        what = "its only restart is used up" if count == 1 else f"all {count} restarts are used up"
+        return End(code, f"{what}; {advice}")
     doublings = min(history.spent - 1, 60)  # more are too many for a float
     longest = min(limits.first_wait_s * 2**doublings, LONGEST_WAIT_S)
-    return Retry(longest * (1 + dice) / 2, _reason(history, outcome), code)
+    return Retry(longest * (1 + dice) / 2, _reason(history))
 
 
 def _step(history: History) -> str:
     return f"step {history.step}" if history.step else "the start"
 
 
-def _reason(history: History, outcome: Outcome) -> str:
-    if outcome.culprit is None:
+def _reason(history: History) -> str:
+    assert history.last is not None
+    if history.last.culprit is None:
         return "no device or host is known to be at fault"
-    who = f"{outcome.culprit} failed"
-    if history.newly is None:
-        return who
-    attempts = len(history.blamed)
-    return f"{who} first in {BLAMED_TIMES} of the last {attempts} attempts and is excluded from now on"
+    if history.suspect is None:
+        return f"{history.last.culprit} failed"
+    return f"{history.suspect} failed; {history.charge}, and nothing can take its place"

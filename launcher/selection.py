@@ -66,15 +66,17 @@ def _in_place(before: List[str], now: List[Host]) -> List[Host]:
 
 
 def _shortage(cluster: Cluster, left: int, fewest: int, global_batch: Optional[int]) -> str:
-    use = "is usable" if left == 1 else "are usable"
-    text = f"{left} of its {cluster.world_size + cluster.spares} devices {use}"
+    of = cluster.world_size + cluster.spares
+    text = f"{left} of {of} devices {'is' if left == 1 else 'are'} left"
     rules = [f"at least {fewest}"]
     if cluster.chip.equal_servers:
         rules.append(f"a number that {cluster.chip.product} allows")
     if global_batch is not None and fewest < cluster.world_size:
         rules.append(f"one that divides the global batch of {global_batch}")
-    more = "`spares`" if cluster.min_devices else "`spares` or a lower number of `min_devices`"
-    return f"{text}, and the job needs {', '.join(rules)}; repair it, or give {cluster.source} {more}"
+    fewer = f" or {'a lower ' if cluster.min_devices else ''}`min_devices`" if fewest > 1 else ""
+    return (
+        f"{text}, and the job needs {', '.join(rules)}: repair it, or give {cluster.source} `spares`{fewer}"
+    )
 
 
 def difference(before: Cluster, now: Cluster) -> str:

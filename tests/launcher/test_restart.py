@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -82,8 +81,25 @@ def test_a_new_supervisor_learns_from_the_journal_what_happened(start):
     launch = start(*SHORT, "faults=oom@3:1,oom@5:1", more="spares: 1\n", devices=3)
     assert launch.finish() == 0
     journal = [json.loads(line) for line in (launch.run / "events.jsonl").read_text().splitlines()]
-    history = reduce(retry.fold, journal, retry.History())
+    history = retry.history_of(journal)
     assert (history.attempts, history.step, history.excluded) == (3, 6, {Place("here", 1)})
+
+
+def test_another_launcher_of_the_run_leaves_out_what_was_left_out(start):
+    first = start(*SHORT, "faults=oom@3:1,oom@5:1,raise@6:0", more="spares: 1\n", devices=3)
+    assert first.finish() == 4
+    second = start(*SHORT, f"run={first.run}", more="spares: 1\n", devices=3, max_restarts=0)
+    assert second.finish() == 0
+    assert ranks(second, 4) == [("here", 0), ("here", 2)]
+    assert second.all("warning")[0]["text"] == (
+        "device 1 of here is left out, as before: device 2 of here takes over"
+    )
+    third = start(*SHORT, f"run={first.run}", devices=2)
+    assert third.finish() == 0
+    assert (
+        "device 1 of here failed before, and is used again: without it 1 of 2"
+        in third.all("warning")[0]["text"]
+    )
 
 
 def test_an_error_of_the_training_code_is_not_tried_again(start):
@@ -96,14 +112,14 @@ def test_kills_without_progress_are_the_end(start):
     launch = start(*SHORT, "faults=oom@1:0,oom@1:1,oom@1:2", devices=3)
     assert launch.finish() == 7
     assert [event["attempt"] for event in launch.all("verdict")] == [1, 2, 3]
-    assert launch.all("end")[0]["reason"] == "3 attempts in a row got no further than the start"
+    assert "3 attempts in a row got no further than the start" in launch.all("end")[0]["reason"]
     assert status(launch)["verdict"]["rank"] == 2
 
 
 def test_the_budget_is_a_limit(start):
     launch = start(*SHORT, "faults=oom@2:0,oom@3:1", max_restarts=1)
     assert launch.finish() == 5
-    assert launch.all("end")[0]["reason"] == "all 1 restarts are used up"
+    assert "its only restart is used up" in launch.all("end")[0]["reason"]
 
 
 def test_a_spare_takes_over_from_a_device_that_fails_twice(start):
@@ -114,10 +130,9 @@ def test_a_spare_takes_over_from_a_device_that_fails_twice(start):
         [("here", 0), ("here", 1)],
         [("here", 0), ("here", 2)],
     ]
-    assert launch.all("retry")[1]["reason"] == (
-        "device 1 of here failed first in 2 of the last 2 attempts and is excluded from now on, "
-        "device 2 of here takes over"
-    )
+    (out,) = launch.all("exclude")
+    assert (out["who"], out["reason"]) == ("device 1 of here", "it failed first in 2 of the last 2 attempts")
+    assert launch.all("retry")[1]["reason"] == "device 1 of here failed; device 2 of here takes over"
     assert "device 2 of here is kept in reserve" in launch.all("plan")[0]["notes"]
 
 
@@ -125,15 +140,24 @@ def test_with_min_devices_the_others_go_on(start):
     launch = start(*SHORT, "faults=oom@2:0,oom@3:0", more="min_devices: 2\n", devices=3)
     assert launch.finish() == 0
     assert ranks(launch, 3) == [("here", 1), ("here", 2)]
-    assert launch.all("retry")[1]["reason"].endswith(", 2 devices go on in place of 3")
+    assert launch.all("retry")[1]["reason"].endswith("; 2 devices go on in place of 3")
 
 
-def test_without_a_way_to_go_on_it_stops_and_says_why(start):
-    launch = start(*SHORT, "faults=oom@2:0,oom@3:0", devices=3)
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_device_that_nothing_replaces_is_tried_as_often_as_there_are_restarts(start, devices):
+    launch = start(*SHORT, "faults=oom@2:0,oom@3:0,oom@4:0,oom@5:0", devices=devices, max_restarts=3)
     assert launch.finish() == 5
+    assert [ranks(launch, attempt)[0] for attempt in (1, 2, 3, 4)] == [("here", 0)] * 4
+    assert launch.all("retry")[1]["reason"].endswith("nothing can take its place") and not launch.all(
+        "exclude"
+    )
     reason = launch.all("end")[0]["reason"]
-    assert reason.startswith("device 0 of here failed first in 2 of the last 2 attempts and is excluded")
-    assert "; 2 of its 3 devices are usable, and the job needs at least 3; " in reason
+    assert reason.startswith(
+        "all 3 restarts are used up; device 0 of here: it failed first in 3 of the last 3 "
+    )
+    assert (
+        f", and without it {devices - 1} of {devices} devices are left, and the job needs at least" in reason
+    )
     assert status(launch)["state"] == "failed"
 
 
@@ -184,10 +208,8 @@ def test_a_host_that_is_gone_is_replaced_by_the_spare_in_its_place(start, tmp_pa
     assert launch.finish() == 130
     assert [ranks(launch, attempt) for attempt in (1, 3)] == [[("h1", 0), ("h2", 0)], [("h1", 0), ("h3", 0)]]
     assert launch.all("retry")[0]["reason"] == "host h2 failed"
-    assert launch.all("retry")[1]["reason"] == (
-        "host h2 failed first in 2 of the last 2 attempts and is excluded from now on, "
-        "device 0 of h3 takes over"
-    )
+    assert launch.all("exclude")[0]["who"] == "host h2"
+    assert launch.all("retry")[1]["reason"] == "host h2 failed; device 0 of h3 takes over"
     assert "no route to h2" in (launch.run / "attempt-002" / "agent-h2.log").read_text()
 
 
@@ -195,13 +217,16 @@ def test_a_host_that_does_not_answer_any_more_is_no_crash_of_the_launcher(start,
     silent = tmp_path / "h2-is-silent"
     wait = 'if [ -e "$0" ]; then exec sleep 600; fi; exec "$@"'
     cluster = hosts(["env"], ["sh", "-c", wait, str(silent)]).replace("start_s: 15", "start_s: 2")
-    launch = start(*FOREVER, "faults=oom@3:1", cluster=cluster)
+    launch = start(*FOREVER, "faults=oom@3:1", cluster=cluster, max_restarts=2)
     launch.until("verdict")
     silent.touch()
     assert launch.finish() == 5
     assert "host h2: its agent did not answer within 2 s" in launch.all("warning")[0]["text"]
     assert launch.all("retry")[1]["reason"] == "host h2 failed"
-    assert launch.all("end")[0]["reason"].startswith("host h2 failed first in 2 of the last 3 attempts")
+    reason = launch.all("end")[0]["reason"]
+    assert reason.startswith(
+        "all 2 restarts are used up; host h2: it failed first in 2 of the last 3 attempts"
+    )
 
 
 def test_a_run_directory_that_goes_away_ends_a_run_that_has_to_be_restarted(start, tmp_path):

@@ -22,6 +22,7 @@ from launcher.retry import (
     blame,
     decide,
     fold,
+    history_of,
 )
 from launcher.selection import Place
 
@@ -42,9 +43,21 @@ def failed(code=ExitCode.INFRASTRUCTURE, culprit=None, step=0, port_taken=False)
     return Outcome(code, culprit, port_taken, step)
 
 
+def event(kind, **fields):
+    """An event as it comes back from the journal."""
+    return json.loads(json.dumps({"event": kind, "time_ns": 1, "attempt": 1, **fields}))
+
+
+def outcome(*args, **more):
+    return event("outcome", **failed(*args, **more).fields())
+
+
+def excluded(place):
+    return event("exclude", **place._asdict(), who=str(place), reason="")
+
+
 def after(*outcomes):
-    events = ({"event": "outcome", "time_ns": 1, "attempt": 1, **outcome.fields()} for outcome in outcomes)
-    return reduce(fold, (json.loads(json.dumps(event)) for event in events), History())
+    return reduce(fold, (event("outcome", **outcome.fields()) for outcome in outcomes), History())
 
 
 def decided(*outcomes, limits=TEN, dice=0.0):
@@ -80,7 +93,10 @@ def test_the_waits_double_to_a_limit_and_the_dice_take_up_to_half_of_them():
 
 def test_the_budget_ends():
     assert isinstance(decided(*climbing(10)), Retry)
-    assert decided(*climbing(11)) == End(ExitCode.INFRASTRUCTURE, "all 10 restarts are used up")
+    advice = "repair what failed first in them"
+    assert decided(*climbing(11)) == End(ExitCode.INFRASTRUCTURE, f"all 10 restarts are used up; {advice}")
+    only = End(ExitCode.INFRASTRUCTURE, f"its only restart is used up; {advice}")
+    assert decided(*climbing(2), limits=Limits(1)) == only
 
 
 def test_good_steps_fill_the_budget_again():
@@ -97,55 +113,70 @@ def test_steps_that_were_made_before_are_not_good_ones():
 
 def test_attempts_in_a_row_without_progress_are_the_end():
     assert isinstance(decided(failed(), failed()), Retry)
-    reason = "3 attempts in a row got no further than the start"
+    reason = "3 attempts in a row got no further than the start; repair what failed first in them"
     assert decided(failed(), failed(), failed(ExitCode.HANG)) == End(ExitCode.NO_PROGRESS, reason)
-    reason = "3 attempts in a row got no further than step 7"
+    reason = "3 attempts in a row got no further than step 7; repair what failed first in them"
     assert decided(*[failed(step=7)] * 4) == End(ExitCode.NO_PROGRESS, reason)
     assert isinstance(decided(failed(), failed(), failed(step=1), failed(), failed()), Retry)
 
 
-def test_a_device_that_fails_twice_is_excluded():
-    assert after(failed(culprit=DEVICE)).excluded == frozenset()
-    assert after(failed(culprit=DEVICE), failed(culprit=DEVICE)).excluded == {DEVICE}
-    decision = decided(failed(culprit=DEVICE), failed(culprit=DEVICE))
-    assert decision.reason == (
-        "device 3 of h1 failed first in 2 of the last 2 attempts and is excluded from now on"
-    )
+def test_a_device_that_fails_first_twice_is_a_suspect():
+    assert after(failed(culprit=DEVICE)).suspect is None
+    history = after(failed(culprit=DEVICE), failed(culprit=DEVICE))
+    assert (history.suspect, history.charge) == (DEVICE, "it failed first in 2 of the last 2 attempts")
 
 
 def test_two_of_the_last_three_are_enough_and_two_of_four_are_not():
-    twice = (failed(culprit=DEVICE), failed(culprit=OTHER), failed(culprit=DEVICE, step=1))
-    assert after(*twice).excluded == {DEVICE}
+    assert after(failed(culprit=DEVICE), failed(culprit=OTHER), failed(culprit=DEVICE)).suspect == DEVICE
     rare = (failed(culprit=DEVICE), failed(culprit=OTHER), failed(step=1), failed(culprit=DEVICE))
-    assert after(*rare).excluded == frozenset()
+    assert after(*rare).suspect is None
 
 
-def test_an_exclusion_stands_and_is_told_once():
-    history = after(failed(culprit=DEVICE), failed(culprit=DEVICE), failed(culprit=OTHER))
-    assert (history.excluded, history.newly) == ({DEVICE}, None)
+@pytest.mark.parametrize("code", FATAL)
+def test_who_ends_what_is_not_tried_again_is_no_suspect(code):
+    history = after(failed(culprit=DEVICE), failed(code, culprit=DEVICE))
+    assert history.suspect == (DEVICE if code is ExitCode.PREFLIGHT else None)  # the machines were ready once
+
+
+def test_an_exclusion_stands_and_gives_the_others_their_own_chances():
+    history = fold(after(failed(), failed(culprit=DEVICE), failed(culprit=DEVICE)), excluded(DEVICE))
+    assert (history.excluded, history.idle, history.suspect) == ({DEVICE}, 0, None)
+    assert decide(TEN, history, 0).reason == "device 3 of h1 failed"
+    history = fold(history, outcome(culprit=OTHER))
     assert decide(TEN, history, 0).reason == "device 4 of h1 failed"
 
 
-def test_other_devices_have_their_own_chances():
-    assert isinstance(decided(failed(), failed(culprit=DEVICE), failed(culprit=DEVICE)), Retry)
+def test_a_suspect_that_nothing_replaces_is_restarted_as_long_as_there_is_progress():
+    twice = [failed(culprit=DEVICE, step=step) for step in (1, 2)]
+    shortage = "7 of 8 devices are left"
+    decision = decide(TEN, after(*twice), 0, shortage)
+    assert decision.reason == (
+        "device 3 of h1 failed; it failed first in 2 of the last 2 attempts, and nothing can take its place"
+    )
+    end = decide(TEN, after(*twice, *[failed(culprit=DEVICE, step=2)] * 3), 0, shortage)
+    assert end == End(
+        ExitCode.NO_PROGRESS,
+        "3 attempts in a row got no further than step 2; device 3 of h1: it failed first in 3 of the last 3 "
+        "attempts, and without it 7 of 8 devices are left",
+    )
 
 
 def test_a_good_attempt_clears_the_blame():
     late = failed(culprit=DEVICE, step=REFILL_STEPS)
-    assert after(failed(culprit=DEVICE), late).excluded == frozenset()
+    assert after(failed(culprit=DEVICE), late).suspect is None
 
 
 def test_nobody_is_excluded_for_failures_of_nobody():
     assert decided(failed()).reason == "no device or host is known to be at fault"
-    assert after(failed(), failed(), failed()).excluded == frozenset()
+    assert after(failed(), failed(), failed()).suspect is None
 
 
 def test_a_host_that_is_gone_in_a_later_attempt_is_retried():
     gone = failed(ExitCode.PREFLIGHT, Place("h2"))
     assert decided(gone) == End(ExitCode.PREFLIGHT)
     assert decided(failed(), gone).reason == "host h2 failed"
-    assert after(failed(culprit=Place("h2")), gone).excluded == {Place("h2")}
-    assert decided(failed(), failed(ExitCode.PREFLIGHT)).exit_code is ExitCode.INFRASTRUCTURE
+    assert after(failed(culprit=Place("h2")), gone).suspect == Place("h2")
+    assert after(failed(), failed(ExitCode.PREFLIGHT)).exit_code is ExitCode.INFRASTRUCTURE
 
 
 def test_a_port_that_was_taken_costs_nothing_a_few_times():
@@ -155,6 +186,37 @@ def test_a_port_that_was_taken_costs_nothing_a_few_times():
     assert decide(TEN, history, 0.5).after_s == 0
     assert decided(*[taken] * (FREE_RESTARTS + 1), dice=0.5).after_s > 0
     assert decided(*[taken] * (FREE_RESTARTS + 3)).exit_code is ExitCode.NO_PROGRESS
+
+
+def test_a_journal_tells_what_has_happened():
+    history = history_of(
+        [
+            event("attempt", run="r"),
+            event("checkpoint", path="a", step=40),
+            outcome(culprit=DEVICE, step=45),
+            event("attempt", run="r"),
+            outcome(culprit=DEVICE, step=50),
+            excluded(DEVICE),
+        ]
+    )
+    assert (history.attempts, history.step, history.excluded, history.spent) == (2, 50, {DEVICE}, 2)
+
+
+def test_an_attempt_whose_launcher_was_lost_counts_with_what_it_has_saved():
+    lost = [event("attempt"), event("checkpoint", path="a", step=40), event("phase", phase="train")]
+    history = history_of(lost)
+    assert (history.attempts, history.step, history.last) == (1, 40, failed(step=40))
+    history = history_of([*lost, event("attempt"), event("checkpoint", path="b"), outcome(step=45)])
+    assert (history.attempts, history.step, history.idle) == (2, 45, 0)
+
+
+def test_a_new_launcher_knows_what_is_broken_and_has_all_its_restarts():
+    before = [event("attempt"), outcome(culprit=OTHER, step=7)] * 3
+    history = history_of([*before, excluded(DEVICE)]).for_new_launcher()
+    assert (history.step, history.excluded) == (7, {DEVICE})
+    assert decide(TEN, fold(history, outcome(step=7)), 0).after_s == FIRST_WAIT_S / 2
+    assert fold(history, outcome(culprit=OTHER, step=7)).suspect == OTHER
+    assert decide(TEN, fold(history, outcome(ExitCode.PREFLIGHT)), 0) == End(ExitCode.PREFLIGHT)
 
 
 def failure(kind, **more):

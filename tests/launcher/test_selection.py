@@ -64,13 +64,20 @@ def test_without_a_spare_it_goes_on_with_fewer_as_the_chip_and_the_batch_allow()
 
 
 def test_too_few_are_told_with_what_is_needed():
-    with pytest.raises(
-        Shortage, match=r"^1 of its 2 devices is usable, and the job needs at least 2; repair"
-    ):
+    lone = (
+        "^1 of 2 devices is left, and the job needs at least 2: repair it, or .* `spares` or `min_devices`$"
+    )
+    with pytest.raises(Shortage, match=lone):
         select(cluster("cpu", 2), [Place("node1", 1)])
-    with pytest.raises(Shortage, match=r"7 of its 8 devices.*at least 5, a number that Ascend 910 allows;"):
+    with pytest.raises(
+        Shortage, match="^0 of 1 devices are left, .* at least 1: .* give test.yaml `spares`$"
+    ):
+        select(cluster("cpu", 1), [Place("node1")])
+    with pytest.raises(
+        Shortage, match=r"7 of 8 devices.*at least 5, a number that Ascend 910 allows:.*lower"
+    ):
         select(cluster("ascend910", 8, min_devices=5), [Place("node1", 1)])
-    with pytest.raises(Shortage, match=r"at least 3, one that divides the global batch of 8;"):
+    with pytest.raises(Shortage, match=r"at least 3, one that divides the global batch of 8:"):
         select(cluster("cpu", 4, min_devices=3), [Place("node1", 1)], global_batch=8)
 
 
