@@ -137,6 +137,7 @@ class Agent:
 
     def _op_ping(self, message: dict) -> None:
         answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}
+        self.memory_kills.look(time.monotonic())
         health = self.health.news(self.where["cwd"]) if self.where["cwd"] else None
         if health is not None:
             answer["health"] = health

@@ -13,11 +13,13 @@ from launcher.protocol import HEALTH_S
 MB = 1_000_000
 QUICK_S = 0.05  # what a look takes at most, as a rule
 SLOW_S = 2.0  # from here on it is told that one hangs
+FRESH_S = 10.0  # from the kernel's kill of a process with much memory to its end
 KILLS = "oom_kill"  # how /proc/vmstat and both versions of cgroups name their count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
+    from typing import Sequence
 
 
 class Health:
@@ -97,10 +99,20 @@ class MemoryKills:
     The count is raised before the signal is sent (mm/oom_kill.c), so that a dead process has been counted.
     """
 
-    def __init__(self) -> None:
-        found = (path for path in (*_cgroup_files(), "/proc/vmstat") if KILLS in _fields(path))
-        self._path = next(found, None)
-        self._explained = self._count()
+    def __init__(self, paths: Sequence[str] | None = None) -> None:
+        """paths: where the count may be, the best first."""
+        known = (path for path in paths or (*_cgroup_files(), "/proc/vmstat") if KILLS in _fields(path))
+        self._path = next(known, None)
+        self._explained = self._seen = self._count()
+        self._seen_s = 0.0
+
+    def look(self, now_s: float) -> None:
+        """Is to be called now and then: a kill that explained nothing for FRESH_S to twice that never will."""
+        if now_s - self._seen_s < FRESH_S:
+            return
+        if self._explained is not None and self._seen is not None:
+            self._explained = max(self._explained, self._seen)
+        self._seen, self._seen_s = self._count(), now_s
 
     def explain_one(self) -> bool | None:
         """Whether there was a kill that explains a death by SIGKILL; each explains one. None: not known."""
