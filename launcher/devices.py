@@ -1,39 +1,62 @@
-"""What a host itself says about its Ascend devices: which exist, and the address of each one's network card.
+"""What a host itself says about its Ascend devices: which there are, by which numbers, how they are.
 
-Standard library only, as the agent runs it. Numbers are physical device ids: those of `/dev/davinci*`, of
+Standard library only, as the agent runs it. A device's `id` is its physical one: that of `/dev/davinciN`, of
 `hccn_tool -i` and of a rank table's `device_id`. What a tool does not say clearly is unknown and left out:
 a wrong address makes a job that hangs, a missing one makes a sentence.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from launcher import hccn, npu_smi
+from launcher.npu_smi import Unreadable
+
+DEV = Path("/dev")
 DRIVER_TOOLS = Path("/usr/local/Ascend/driver/tools")
 HCCN_CONF = Path("/etc/hccn.conf")
-TOOL_LIMIT_S = 10.0
+TOOL_LIMIT_S = 5.0  # npu-smi answers within one or two seconds; a driver that hangs, never
 
 _DEVICE_NODE = re.compile(r"davinci(\d+)")
 
 
-def present_devices(dev: Path = Path("/dev")) -> Tuple[int, ...]:
+class Npu(NamedTuple):
+    """One device. `id`: physical; `logic`: as ASCEND_RT_VISIBLE_DEVICES counts, None where that is not told;
+    `card` and `chip`: as npu-smi counts; `state`: its name and how it is."""
+
+    id: int
+    logic: Optional[int]
+    card: int
+    chip: int
+    state: npu_smi.Chip
+
+
+class Inventory(NamedTuple):
+    """The devices of a host by id, and the processes on them as (device id, process)."""
+
+    version: str  # of npu-smi
+    npus: Tuple[Npu, ...]
+    processes: Tuple[Tuple[int, npu_smi.Process], ...]
+
+
+def present_devices(dev: Optional[Path] = None) -> Tuple[int, ...]:
     """Ids of the devices that have a node under `dev`, ascending; `davinci_manager` is not a device."""
-    found = (_DEVICE_NODE.fullmatch(entry.name) for entry in dev.glob("davinci*"))
+    found = (_DEVICE_NODE.fullmatch(entry.name) for entry in (dev or DEV).glob("davinci*"))
     return tuple(sorted(int(match.group(1)) for match in found if match))
 
 
-def find_tool(name: str, driver_tools: Path = DRIVER_TOOLS) -> Optional[str]:
+def find_tool(name: str, driver_tools: Optional[Path] = None) -> Optional[str]:
     """Path of a driver tool: on PATH, else in the driver's own folder, which is often not on PATH."""
-    return shutil.which(name) or shutil.which(name, path=str(driver_tools))
+    return shutil.which(name) or shutil.which(name, path=str(driver_tools or DRIVER_TOOLS))
 
 
 def device_ips(
-    device_ids: Iterable[int], hccn_conf: Path = HCCN_CONF, driver_tools: Path = DRIVER_TOOLS
+    device_ids: Iterable[int], hccn_conf: Path = HCCN_CONF, driver_tools: Optional[Path] = None
 ) -> Dict[int, str]:
     """Device id -> IP address of its network card, only where it is known.
 
@@ -41,67 +64,126 @@ def device_ips(
     on a host (or in a container) that has no `hccn_tool`.
     """
     ids = list(device_ids)
-    tool = find_tool("hccn_tool", driver_tools)
-    if tool is None:
+    if find_tool("hccn_tool", driver_tools) is None:
         configured = _read_hccn_conf(hccn_conf)
         return {i: configured[i] for i in ids if i in configured}
-    answers = zip(ids, _run_all([[tool, "-i", str(i), "-ip", "-g"] for i in ids]))
-    known = ((i, parse_hccn_ip(text)) for i, text in answers if text is not None)
+    answers = ask_cards({i: ["-ip", "-g"] for i in ids}, driver_tools)
+    known = ((i, hccn.parse_ip(text)) for i, text in answers.items() if text is not None)
     return {i: ip for i, ip in known if ip is not None}
 
 
-def parse_hccn_ip(text: str) -> Optional[str]:
-    """The address in the output of `hccn_tool -i N -ip -g`; None when that is not just an address and a mask.
+def ask_cards(
+    questions: Mapping[int, Sequence[str]], driver_tools: Optional[Path] = None
+) -> Dict[int, Optional[str]]:
+    """Device id -> answer of `hccn_tool -i ID ...`, all asked at once; None where it fails or hangs.
 
-    The mask comes last, so that a cut output (192.168.1.1 of 192.168.1.101) shows by its absence.
+    Raises Unreadable where there is no `hccn_tool`.
     """
-    match = re.fullmatch(r"\s*ipaddr:\s*(\S+)\s*\n\s*netmask:\s*(\S+)\s*", text)
-    return _address_with_mask(match.group(1), match.group(2)) if match else None
+    tool = find_tool("hccn_tool", driver_tools)
+    if tool is None:
+        raise Unreadable("there is no hccn_tool, neither on PATH nor in the driver's folder")
+    answers = run_all([[tool, "-i", str(i), *words] for i, words in questions.items()])
+    return dict(zip(questions, answers))
 
 
-def parse_hccn_conf(text: str) -> Optional[Dict[int, str]]:
-    """Device id -> address in the text of `/etc/hccn.conf`; None when a line is damaged or contradicted.
+def inventory(dev: Optional[Path] = None, driver_tools: Optional[Path] = None) -> Inventory:
+    """All devices of this host. Raises Unreadable where its tools fail, contradict each other or are cut."""
+    nodes = present_devices(dev)
+    if not nodes:
+        raise Unreadable("there is no Ascend device (no /dev/davinci*); in a container pass them in")
+    tool = find_tool("npu-smi", driver_tools)
+    if tool is None:
+        raise Unreadable(f"there are the devices {nodes}, but no npu-smi on PATH; install the driver's tools")
+    texts = run_all([[tool, "info"], [tool, "info", "-m"]], keep_failed=True)
+    info, mapping = npu_smi.parse_info(_said(texts[0])), npu_smi.parse_mapping(_said(texts[1]))
+    remaps: Tuple[npu_smi.Mapped, ...] = ()
+    if _phys(info, mapping) is None and sorted(npu.logic or 0 for npu in mapping) != list(nodes):
+        asked = run_all([[tool, "info", "-t", "phyid-remap", "-p", str(i)] for i in nodes], keep_failed=True)
+        remaps = tuple(npu_smi.parse_remap(_said(text)) for text in asked)
+    return combine(nodes, info, mapping, remaps)
 
-    A device without a valid mask is left out: the file may have been cut within its address.
+
+def combine(
+    nodes: Sequence[int],
+    info: npu_smi.Info,
+    mapping: Sequence[npu_smi.Mapped],
+    remaps: Sequence[npu_smi.Mapped] = (),
+) -> Inventory:
+    """The devices out of what device nodes and tools say of them. Pure. Raises Unreadable where they differ.
+
+    An output that was cut between two lines is whole to the eye: it shows by the other sources alone.
     """
-    fields: Dict[Tuple[str, int], str] = {}
-    for line in (line.strip() for line in text.splitlines()):
-        if not line or line.startswith("#"):
-            continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        match = re.fullmatch(r"(address|netmask)_(\d+)", key)
-        if not equals or (match and fields.get((match.group(1), int(match.group(2))), value) != value):
-            return None
-        if match:
-            fields[match.group(1), int(match.group(2))] = value
-    ids = sorted(i for name, i in fields if name == "address")
-    known = ((i, _address_with_mask(fields["address", i], fields.get(("netmask", i), ""))) for i in ids)
-    return {i: ip for i, ip in known if ip is not None}
+    shown = {(chip.card, chip.chip): chip for chip in info.chips}
+    mapped = {(npu.card, npu.chip): npu for npu in mapping}
+    if set(shown) != set(mapped):
+        raise Unreadable(
+            f"`npu-smi info` shows {len(shown)} chips and `npu-smi info -m` {len(mapped)},"
+            " not the same ones; run both by hand to see"
+        )
+    ids = _phys(info, mapping)
+    if ids is None:
+        if remaps:
+            ids = {(npu.card, npu.chip): npu.phy or 0 for npu in remaps}
+        else:  # what counts as many from 0 as there are nodes from 0 counts the same
+            ids = {key: -1 if npu.logic is None else npu.logic for key, npu in mapped.items()}
+    if set(ids) != set(shown) or sorted(ids.values()) != list(nodes):
+        raise Unreadable(
+            f"the devices of /dev/davinci* are {_list(nodes)}, those of npu-smi {_list(ids.values())}:"
+            " which is which cannot be told; in a container, pass in as many as npu-smi shows"
+        )
+    npus = [Npu(ids[key], mapped[key].logic, *key, chip) for key, chip in shown.items()]
+    processes = [(ids[process.card, process.chip or 0], process) for process in info.processes]
+    return Inventory(info.version, tuple(sorted(npus)), tuple(processes))
 
 
-def _read_hccn_conf(path: Path) -> Dict[int, str]:
-    try:
-        return parse_hccn_conf(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError):
-        return {}
+def _phys(info: npu_smi.Info, mapping: Sequence[npu_smi.Mapped]) -> Optional[Dict[Tuple[int, int], int]]:
+    """(card, chip) -> physical id as npu-smi prints it, None where it does not. Raises Unreadable."""
+    by_info = {(chip.card, chip.chip): chip.phy for chip in info.chips}
+    by_mapping = {(npu.card, npu.chip): npu.phy for npu in mapping}
+    found = {}
+    for key in {**by_info, **by_mapping}:
+        told = {phy for phy in (by_info.get(key), by_mapping.get(key)) if phy is not None}
+        if len(told) > 1:
+            raise Unreadable(f"npu-smi gives NPU {key[0]} chip {key[1]} the physical ids {_list(told)}")
+        if told:
+            found[key] = told.pop()
+    if found and len(found) != len(by_info):
+        raise Unreadable("npu-smi gives only some chips a physical id; run `npu-smi info -m` by hand to see")
+    return found or None
 
 
-def _address_with_mask(address: str, mask: str) -> Optional[str]:
-    try:
-        network = ipaddress.ip_network(f"{address}/{mask}", strict=False)
-    except ValueError:
+def health_of(npu: Npu, driver_tools: Optional[Path] = None) -> Optional[npu_smi.Health]:
+    """The error codes of a device; None where they are not told."""
+    tool = find_tool("npu-smi", driver_tools)
+    if tool is None:
         return None
-    # an IPv4 mask has dots: a cut "255.255.0.0" that ends after its first digit would pass as a prefix length
-    return str(ipaddress.ip_address(address)) if network.version == 6 or "." in mask else None
+    asked = [tool, "info", "-t", "health", "-i", str(npu.card), "-c", str(npu.chip)]
+    try:
+        return npu_smi.parse_health(_said(run_all([asked])[0]))
+    except Unreadable:
+        return None
 
 
-def _run_all(commands: List[List[str]]) -> List[Optional[str]]:
-    """Standard output of each command, all run at once; None for one that failed or outlasted the limit."""
+def run_all(commands: Sequence[Sequence[str]], keep_failed: bool = False) -> List[Optional[str]]:
+    """What each command prints, all run at once for TOOL_LIMIT_S at most; None for one that fails or hangs.
+
+    keep_failed: also what one printed that failed, as it says why.
+    """
     running = [_start(command) for command in commands]
-    return [None if process is None else _output(process) for process in running]
+    end = time.monotonic() + TOOL_LIMIT_S
+    return [None if process is None else _output(process, end, keep_failed) for process in running]
 
 
-def _start(command: List[str]) -> Optional[subprocess.Popen[bytes]]:
+def _said(text: Optional[str]) -> str:
+    if text is None:
+        raise Unreadable(
+            f"npu-smi did not answer within {TOOL_LIMIT_S:g} s, or could not be run: a driver that hangs;"
+            " see `dmesg`, reset the device or start the host anew"
+        )
+    return text
+
+
+def _start(command: Sequence[str]) -> Optional[subprocess.Popen[bytes]]:
     try:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -110,11 +192,22 @@ def _start(command: List[str]) -> Optional[subprocess.Popen[bytes]]:
         return None
 
 
-def _output(process: subprocess.Popen[bytes]) -> Optional[str]:
+def _output(process: subprocess.Popen[bytes], end: float, keep_failed: bool) -> Optional[str]:
     try:
-        output, _ = process.communicate(timeout=TOOL_LIMIT_S)
+        output, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         return None
-    return output.decode("utf-8", "replace") if process.returncode == 0 else None
+    return output.decode("utf-8", "replace") if keep_failed or process.returncode == 0 else None
+
+
+def _read_hccn_conf(path: Path) -> Dict[int, str]:
+    try:
+        return hccn.parse_conf(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
+def _list(ids: Iterable[int]) -> str:
+    return ", ".join("?" if i < 0 else str(i) for i in sorted(ids)) or "none"

@@ -159,15 +159,16 @@ class _Launch:
     def _planner(self, attempt: Attempt, used: Cluster) -> MakePlan:
         import jinja2  # noqa: F401  write_plan needs it; its import takes as long as the agents do
 
+        from launcher.doctor import require_ready
         from launcher.plan import HostFacts, Job, make_plan
         from launcher.plan_files import write_plan
-        from launcher.preflight import require_ready
 
         job = Job(verb=self.verb, run_dir=str(self.run.path), command=self.command)
 
         def plan(facts: Mapping[str, dict]) -> Plan:
+            for warning in require_ready(used, facts):
+                self.reporter.warn(str(warning))
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}
-            require_ready(used, known)
             made = make_plan(used, job, known, attempt.number, self.ports)
             if self.injection is not None:
                 made = self.injection.into(made)

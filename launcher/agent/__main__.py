@@ -1,7 +1,8 @@
 """`python -m launcher.agent [--port N] [--devices 0,1,...] [--lease S]` serves a supervisor on its stdin and
 stdout; with --lease also silence of S seconds ends everything.
 
-`python -m launcher.agent --sweep TOKEN` ends what is left of a run on this host.
+`python -m launcher.agent --sweep TOKEN` ends what is left of a run on this host; `--examine doctor` tells the
+doctor about it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ def main(arguments: list[str]) -> int:
         if left:
             print("could not be ended:", *left, file=sys.stderr)
         return 1 if left else 0
-    options: dict = {}
+    if "--examine" in given:
+        from launcher.doctor import gather
+
+        gather.serve()
+    # one machine with CPUs has no devices that could be ill, and nothing to compare with
+    options: dict = {"examine": "--devices" in given or "--lease" in given}
     if "--port" in given:
         options["port"] = int(given["--port"])
     if "--devices" in given:

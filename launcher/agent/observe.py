@@ -13,11 +13,12 @@ USER_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
 USER_PREFIX = "HCCL_"
 
 
-def facts(port: int | None = None, devices: tuple[int, ...] = ()) -> dict:
-    """The facts of `launcher.plan.HostFacts` as JSON.
+def facts(port: int | None = None, devices: tuple[int, ...] = (), examine: bool = False) -> dict:
+    """The facts of `launcher.plan.HostFacts` as JSON, and of the doctor's quick part.
 
     port: a port that the user wants; it leads the free ports if it is free.
     devices: ids of the Ascend devices whose addresses are asked for.
+    examine: whether to look for what is wrong here; see launcher/doctor.
     """
     return {
         "cores": len(os.sched_getaffinity(0)),  # what we may use, not what the machine has
@@ -30,7 +31,18 @@ def facts(port: int | None = None, devices: tuple[int, ...] = ()) -> dict:
             if name in USER_VARIABLES or name.startswith(USER_PREFIX)
         },
         **_device_facts(devices),
+        **(_examined(port, devices) if examine else {}),
     }
+
+
+def _examined(port: int | None, devices: tuple[int, ...]) -> dict:
+    from launcher.doctor.check import Request
+    from launcher.doctor.gather import quick
+    from launcher.doctor.ports import wanted
+
+    ports = wanted(bool(devices), port, os.environ.get("HCCL_IF_BASE_PORT"))
+    known, unknown = quick(Request(devices=devices, ports=ports))
+    return {"examined": known, "unknown": unknown}
 
 
 def _device_facts(devices: tuple[int, ...]) -> dict:

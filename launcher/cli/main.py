@@ -20,6 +20,8 @@ VERBS = {
     "export": "Write a trained network as ONNX, MindIR or AIR.",
     "bench": "Time training steps: images/s, TFLOPS, waiting for data.",
     "config": "Show every key of the configuration, its value and its meaning.",
+    "discover": "Ask hosts for their devices; print a cluster file.",
+    "doctor": "Look for what is wrong with the machines of a cluster.",
     "plan": "Show what train would execute; start nothing.",
     "logs": "Show what the workers wrote.",
     "data": "Make data sets, and look into them.",

@@ -1,16 +1,15 @@
-"""What a host says about its devices: real programs on PATH, and no answer rather than a wrong one."""
+"""What a host says about its devices: replaying programs on PATH, and no answer rather than a wrong one."""
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
 import pytest
+from ascend_server import Server
 
 from launcher import devices
-
-SAMPLES = Path(__file__).parents[3] / "shared" / "ascend" / "samples"
+from launcher.npu_smi import Unreadable
 
 
 def write_tool(folder: Path, body: str) -> Path:
@@ -72,49 +71,6 @@ def test_without_the_tool_the_configuration_file_answers(no_tools: None, tmp_pat
     assert devices.device_ips([0, 1], tmp_path / "absent.conf", driver) == {}
 
 
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("ipaddr:29.1.112.213\nnetmask:255.255.0.0\n", "29.1.112.213"),
-        ("ipaddr: 10.0.0.1\r\nnetmask: 255.0.0.0\r\n", "10.0.0.1"),
-        ("ipaddr:fd00::12\nnetmask:64\n", "fd00::12"),
-        ("", None),
-        ("ipaddr:29.1.112.2", None),  # cut within the address, which still is one
-        ("ipaddr:29.1.112.213\n", None),
-        ("ipaddr:29.1.112.213\nnetmask:2", None),  # cut within the mask, which would pass as a prefix length
-        ("ipaddr:29.1.112.213\nnetmask:255.255.", None),
-        ("ipaddr:10.xx.xx.10\nnetmask:255.255.255.0\n", None),
-        ("ipaddr:300.0.0.1\nnetmask:255.255.255.0\n", None),
-        ("Command execute failed!\n", None),
-        ("ipaddr:10.0.0.1\nnetmask:255.0.0.0\nipaddr:10.0.0.2\nnetmask:255.0.0.0\n", None),
-    ],
-)
-def test_hccn_tool_output(text: str, expected: str) -> None:
-    assert devices.parse_hccn_ip(text) == expected
-
-
-def test_hccn_conf_ignores_order_and_other_fields() -> None:
-    text = "netmask_10=255.0.0.0\ntls_enable_10=0\narp_10=a\narp_10=b\naddress_10=10.0.0.10\n"
-    assert devices.parse_hccn_conf(text) == {10: "10.0.0.10"}
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        (
-            "address_0=10.0.0.1\nnetmask_0=255.0.0.0\naddress_1=10.0.0.1",
-            {0: "10.0.0.1"},
-        ),  # cut: no mask for 1
-        ("address_0=10.0.0.1\nnetmask_0=255.0.0.0\naddress_0=10.0.0.2\n", None),
-        ("address_0=10.0.0.1\nnetmask_0=255.0.0.0\n...\n", None),
-        ("address_0=\nnetmask_0=255.0.0.0\n", {}),
-        ("", {}),
-    ],
-)
-def test_a_damaged_hccn_conf_gives_no_doubtful_address(text: str, expected: object) -> None:
-    assert devices.parse_hccn_conf(text) == expected
-
-
 def test_device_nodes_with_two_digits_count_and_the_manager_does_not(tmp_path: Path) -> None:
     for name in ("davinci0", "davinci10", "davinci2", "davinci_manager", "davinci", "davinci3x"):
         (tmp_path / name).touch()
@@ -122,22 +78,56 @@ def test_device_nodes_with_two_digits_count_and_the_manager_does_not(tmp_path: P
     assert devices.present_devices(tmp_path / "absent") == ()
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="recorded tool outputs are not beside this checkout")
-def test_recorded_outputs() -> None:
-    def conf(name: str) -> object:
-        return devices.parse_hccn_conf((SAMPLES / "hccn_conf" / name).read_text())
-
-    whole = conf("yuanrong_8npu.conf")
-    assert isinstance(whole, dict) and sorted(whole) == list(range(8)) and whole[2] == "127.0.0.83"
-    assert conf("yuanrong_truncated_4npu.conf") == {0: "127.0.0.123", 1: "127.0.0.182", 2: "127.0.0.116"}
-    assert conf("arthurchiao_910B1_cat_etc_hccn_conf.txt") is None  # a cut copy
-    masked = (SAMPLES / "hccn_tool" / "faultdiagdoc_hccn_tool_i_N_ip_g.txt").read_text()
-    assert devices.parse_hccn_ip(masked) is None
-    lines = (SAMPLES / "hccn_tool" / "arthurchiao_910B1_hccn_tool_i_3_ip_g.txt").read_text().splitlines()
-    assert devices.parse_hccn_ip(os.linesep.join(lines[1:3])) == "29.1.112.213"
-
-
 def test_this_host_answers() -> None:
     present = devices.present_devices()
     assert set(devices.device_ips(range(8))) <= set(range(8))
     assert list(present) == sorted(present)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    made = Server(tmp_path / "server", "ascend910b", 8)
+    monkeypatch.setattr(devices, "DEV", made.dev)
+    monkeypatch.setenv("PATH", f"{made.bin}:/usr/bin:/bin")
+    return made
+
+
+def test_the_inventory_joins_nodes_and_tools(server: Server) -> None:
+    server.sicken(3, "Alarm", "80E01801")
+    found = devices.inventory()
+    assert [(npu.id, npu.state.health) for npu in found.npus] == [
+        (i, "Alarm" if i == 3 else "OK") for i in range(8)
+    ]
+    assert devices.health_of(found.npus[3]) == ("Alarm", ("80E01801",), "a fault")
+    assert devices.health_of(found.npus[4]) is None
+
+
+def test_devices_4_to_7_of_a_container_are_known_by_the_remap(server: Server) -> None:
+    server.npus = server.npus[4:]
+    for logic, npu in enumerate(server.npus):
+        npu.logic = logic
+        (server.dev / f"davinci{logic}").unlink()
+    server.tell()
+    with pytest.raises(Unreadable, match="Error parameter of"):
+        devices.inventory()
+    for npu in server.npus:
+        text = (
+            f"Chip Physical ID : {npu.phy}\nChip Logic ID : {npu.logic}\nNPU ID : {npu.card}\nChip ID : 0\n"
+        )
+        server.answer(f"npu-smi info -t phyid-remap -p {npu.phy}", text)
+    assert [(npu.id, npu.logic) for npu in devices.inventory().npus] == [(4, 0), (5, 1), (6, 2), (7, 3)]
+
+
+def test_a_driver_that_hangs_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "TOOL_LIMIT_S", 0.2)
+    server.hang("npu-smi info")
+    with pytest.raises(Unreadable, match="did not answer within 0.2 s"):
+        devices.inventory()
+
+
+def test_a_host_without_devices_or_tools_is_told(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="there is no Ascend device"):
+        devices.inventory(tmp_path / "absent")
+    (server.bin / "npu-smi").unlink()
+    with pytest.raises(Unreadable, match="no npu-smi on PATH"):
+        devices.inventory(driver_tools=tmp_path)

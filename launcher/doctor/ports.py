@@ -1,0 +1,139 @@
+"""TCP ports that HCCL and the ranks' meeting need: who holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
+
+from launcher.doctor.check import Check, Finding, Request, View
+from launcher.doctor.npus import owner
+
+HCCL_BASE_PORT = 60000  # HCCL_IF_BASE_PORT; HCCL takes so many from there on, on the host
+HCCL_PORTS = 32
+DEVICE_PORT = 16666  # of the devices' network cards; of the host's where the two share one
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+TIME_WAIT = "06"  # of a connection that has ended: it keeps nobody from listening
+
+
+class Socket(NamedTuple):
+    port: int
+    address: str
+    inode: str
+    uid: int
+
+
+def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]:
+    """The ports of a cluster that must be free. base_port: the user's HCCL_IF_BASE_PORT or None."""
+    base = int(base_port) if str(base_port).isdecimal() else HCCL_BASE_PORT
+    hccl = (*range(base, base + HCCL_PORTS), DEVICE_PORT) if is_ascend else ()
+    return (*hccl, *([master_port] if master_port is not None else ()))
+
+
+def gather_ports(request: Request) -> Dict[str, Any]:
+    """taken: the wanted ports that somebody holds at the host's address; unreserved: those that the system
+    may give to an outgoing connection."""
+    held: Dict[int, Socket] = {}
+    for entry in _sockets():
+        if entry.port in request.ports and entry.address in ("0.0.0.0", "::", request.address):
+            held.setdefault(entry.port, entry)
+    owners = _owners({entry.inode for entry in held.values()})
+    return {
+        "taken": [{"port": port, "owner": owners.get(entry.inode) or _user(entry.uid)}
+                  for port, entry in sorted(held.items())],
+        "unreserved": _unreserved(request.ports),
+    }  # fmt: skip
+
+
+def _sockets() -> Iterator[Socket]:
+    for table in TABLES:
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            address, _, port = fields[1].partition(":")
+            if fields[3] != TIME_WAIT:
+                yield Socket(int(port, 16), _address(address), fields[9], int(fields[7]))
+
+
+def _address(text: str) -> str:
+    """The kernel's hexadecimal, which is in words of the machine's own byte order; IPv4 in IPv6 as IPv4."""
+    words = [text[i : i + 8] for i in range(0, len(text), 8)]
+    packed = b"".join(struct.pack("=I", int(word, 16)) for word in words)
+    if packed.startswith(bytes(10) + b"\xff\xff"):
+        packed = packed[12:]
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def _owners(inodes: Set[str]) -> Dict[str, str]:
+    """Inode of a socket -> the process that has it open, of those that may be looked into."""
+    found: Dict[str, str] = {}
+    if not inodes:
+        return found
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is somebody else's, or has ended
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            what = f"process {process.name} ({' '.join(words).strip()[:60]})"
+            for link in links.keys() & _open_files(process):
+                found.setdefault(links[link], f"{what} of user {owner(int(process.name))}")
+    return found
+
+
+def _open_files(process: Path) -> Set[str]:
+    found = set()
+    for entry in (process / "fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return found
+
+
+def _user(uid: int) -> str:
+    return f"a process of user id {uid}"
+
+
+def _unreserved(ports: Tuple[int, ...]) -> List[int]:
+    try:
+        first, last = map(int, EPHEMERAL.read_text().split())
+        reserved = RESERVED.read_text().strip()
+    except (OSError, ValueError):
+        return []
+    kept = set()
+    for part in filter(None, reserved.split(",")):
+        low, _, high = part.partition("-")
+        kept |= set(range(int(low), int(high or low) + 1))
+    return [port for port in ports if first <= port <= last and port not in kept]
+
+
+def judge_ports(view: View) -> Iterator[Finding]:
+    for host, ports in view.each("ports"):
+        for taken in ports["taken"]:
+            port, is_masters = taken["port"], taken["port"] == view.cluster.master_port
+            if is_masters and host is not view.cluster.hosts[0]:
+                continue  # the ranks meet on the first host alone
+            yield Finding(
+                host.name,
+                f"TCP port {port} is held by {taken['owner']}",
+                "the ranks cannot meet there" if is_masters else "HCCL cannot listen there (EI0019, EJ0003)",
+                "end it, or leave master_port out to take a free one"
+                if is_masters
+                else "end it, or set HCCL_IF_BASE_PORT in `env` of the cluster file to 32 free ports",
+            )
+        hccl = [port for port in ports["unreserved"] if port != view.cluster.master_port]
+        if hccl:
+            first, last = min(hccl), max(hccl)
+            yield Finding(
+                host.name,
+                f"the ports {first}-{last} are not reserved",
+                "any outgoing connection may take one, and HCCL then not listen (EI0019)",
+                f"`sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`",
+                fatal=False,
+            )
+
+
+CHECKS = (Check("ports", gather_ports, judge_ports),)
