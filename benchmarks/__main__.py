@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("start", "first_step", "kernels", "pipeline", "evaluation", "inference", "train_step")
+NAMES = ("start", "first_step", "kernels", "pipeline", "evaluation", "inference", "train_step", "exactness")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:
