@@ -10,7 +10,7 @@ import time
 from collections import deque
 from functools import partial
 
-from launcher import logfile
+from launcher import logfile, open_files
 from launcher.agent import observe, processes
 from launcher.agent.health import Health, HealthWatch, MemoryKills
 from launcher.agent.watch import DeathWatch
@@ -144,11 +144,14 @@ class Agent:
         self.outbox.put(answer)
 
     def _op_start(self, message: dict) -> None:
+        from launcher.agent import spawn
+
         self.where = {key: message[key] for key in self.where}
         try:
             os.makedirs(self.where["log_dir"], exist_ok=True)  # noqa: PTH103
+            open_files.allow(spawn.FILES * len(message["processes"]))
         except OSError as error:
-            self._fail(f"the log folder can not be made: {error}")
+            self._fail(f"{len(message['processes'])} processes can not be started: {error}")
         else:
             self.waiting.extend(message["processes"])
         self._finish_if_idle()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 
+from launcher import open_files
 from launcher.agent import processes
 from launcher.protocol import CONTROL_BYTES, Inbox, encode
 
@@ -16,6 +17,9 @@ STALE_PREFIXES = (
     *("OMPI_", "PMIX_"),  # MindSpore's import copies mpirun's rank over RANK_ID, DEVICE_ID and RANK_SIZE
 )
 STALE_NAMES = ("DEVICE_ID", "ASCEND_DEVICE_ID", "ASCEND_RT_VISIBLE_DEVICES", "MINDSPORE_HCCL_CONFIG_PATH")
+
+
+FILES = 3  # that the agent has open for each process: its two pipes and its pidfd
 
 
 class Child:
@@ -67,6 +71,7 @@ def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
     def prepare() -> None:
         os.setpgid(0, 0)
         processes.die_with_parent(agent)  # holds also where guard and agent are killed together
+        open_files.restore()
 
     env = environment(plan["env"], token)
     env.update(FCN_STATUS_FD=str(status_write), FCN_CONTROL_FD=str(control_read))

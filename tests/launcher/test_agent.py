@@ -245,6 +245,31 @@ def test_a_log_that_can_not_be_opened_is_named(agent, tmp_path):
     assert "rank-00.log" in agent.until("failed")["message"]
 
 
+def with_open_files(limit):
+    return AgentProcess(before=("sh", "-c", f'ulimit {limit}; exec "$@"', "sh"))
+
+
+def test_more_files_may_be_open_than_it_began_with_where_many_processes_need_them(agents, tmp_path):
+    agents.append(with_open_files("-Sn 90"))
+    agents[0].until("hello")
+    sleepers = [{**light(rank), "argv": ["sleep", "600"]} for rank in range(1, 40)]
+    limit = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    agents[0].start(tmp_path, python(0, limit), *sleepers)
+    agents[0].until("exit", name="rank-00")
+    if "rank-39" not in [started["name"] for started in agents[0].all("started")]:
+        agents[0].until("started", name="rank-39")
+    assert (tmp_path / "rank-00.log").read_text() == "90\n"
+
+
+def test_too_low_a_hard_limit_of_open_files_is_named_before_a_process_is_started(agents, tmp_path):
+    agents.append(with_open_files("-n 90"))
+    agents[0].until("hello")
+    agents[0].start(tmp_path, *(light(rank, *FOREVER) for rank in range(40)))
+    failed = agents[0].until("failed")["message"]
+    assert failed.startswith("40 processes can not be started: [Errno 24] 184 open files are needed")
+    assert not agents[0].all("started")
+
+
 def test_a_stop_before_the_start_ends_the_agent(agent):
     agent.send("stop", grace_s=5)
     agent.until("done")
