@@ -136,6 +136,7 @@ class Agent:
             self._fail("the guard of its agent was killed")
 
     def _op_ping(self, message: dict) -> None:
+        self.deaths.reap_orphans()
         answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}
         self.memory_kills.look(time.monotonic())
         health = self.health.news(self.where["cwd"]) if self.where["cwd"] else None

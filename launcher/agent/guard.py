@@ -7,6 +7,7 @@ watches the other through a pipe that only the other holds open: no single death
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -40,7 +41,11 @@ def main(options: dict, lease_s: float | None = None) -> int:
 
     _await_the_end(agent_life, lease_s)
     processes.kill_descendants()
-    return os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+    code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:  # in a container its first process may reap nothing
+            pass
+    return code
 
 
 def _await_the_end(agent_life: int, lease_s: float | None) -> None:

@@ -45,6 +45,21 @@ class DeathWatch:
         for pid in list(self._callbacks):
             self._call_if_ended(pid)
 
+    def reap_orphans(self) -> None:
+        """Reaps what we have adopted from processes of ours, and has ended.
+
+        It is told by its process group: those that are watched lead groups of their own, and what else we
+        start stays in ours, for whoever started it.
+        """
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in self._callbacks or os.getpgid(ended.si_pid) == os.getpgrp():
+                return
+            os.waitpid(ended.si_pid, 0)
+
     def _call_if_ended(self, pid: int) -> None:
         if pid not in self._callbacks or not has_ended(pid):
             return

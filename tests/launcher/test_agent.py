@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from launching import (
     FOREVER,
+    LIMIT_S,
     WAKE_S,
     AgentProcess,
     light,
@@ -315,6 +316,19 @@ def test_deaths_are_told_in_their_order_however_late_the_agent_wakes(agent, tmp_
     exits = agent.all("exit")
     assert [e["name"] for e in exits] == order
     assert sorted(exits, key=lambda e: e["time_ns"]) == exits
+
+
+def test_orphans_are_reaped_when_they_end_while_others_go_on(agent, tmp_path):
+    code = "import subprocess; print(subprocess.Popen(['sleep', '0.1'], start_new_session=True).pid)"
+    agent.start(tmp_path, python(0, code), light(1, *FOREVER))
+    agent.until("exit", name="rank-00")
+    orphan = int((tmp_path / "rank-00.log").read_text())
+    end = time.monotonic() + LIMIT_S
+    while processes.look(orphan) is not None:  # as a zombie, too
+        assert time.monotonic() < end, processes.look(orphan)
+        agent.send("ping", id=1)
+        agent.until("pong")
+        time.sleep(0.02)
 
 
 def test_what_a_crashed_worker_leaves_in_its_group_ends_while_the_others_go_on(agent, tmp_path):
