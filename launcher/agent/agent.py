@@ -60,6 +60,15 @@ class Agent:
         self.grace_end: float | None = None  # monotonic
         self.left: list[int] = []
         self.finished = False
+        self.wishes = {
+            "start": self._op_start,
+            "ping": self._op_ping,
+            "signal": self._op_signal,
+            "control": self._op_control,
+            "probe": self._op_probe,
+            "stacks": self._op_stacks,
+            "stop": self._op_stop,
+        }
         self.selector.register(0, selectors.EVENT_READ, self._listen)
         self.guard = Inbox(guard_life)
         self.selector.register(guard_life, selectors.EVENT_READ, self._listen_to_guard)
@@ -124,7 +133,7 @@ class Agent:
 
     def _listen(self) -> None:
         for message in self.inbox.read():
-            getattr(self, "_op_" + message["op"])(message)
+            self.wishes[message["op"]](message)
         self._renew_lease()
         if self.inbox.eof:
             self._kill()  # the lease is lost: no grace, as nobody is left who would see to the end of it
