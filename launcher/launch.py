@@ -14,6 +14,7 @@ from launcher.errors import ExitCode, LaunchError, PreflightError
 from launcher.evidence import Sign
 from launcher.reporter import Reporter
 from launcher.retry import NO_RESTARTS, End, History, Limits, Outcome, Retry
+from launcher.run_lock import owned
 from launcher.selection import Place, Shortage, difference, reserve_notes, select
 from launcher.signals import Signals
 from launcher.supervisor import STATES, MakePlan, Supervisor
@@ -44,12 +45,15 @@ def launch(
     command: argv of a worker after the interpreter. injection: a failure to be made on purpose.
     limits: of the restarts after a failure of the infrastructure or a hang. global_batch: samples of a step,
     which the devices of every attempt must be able to share evenly.
-    Raises LaunchError where nothing was started; the run directory then says so too. SIGINT, SIGTERM, SIGHUP
-    and SIGUSR2 are answered while it runs. Closes the console.
+    Raises UserError where another launcher works on the run, LaunchError where nothing was started; the run
+    directory then says so too. SIGINT, SIGTERM, SIGHUP and SIGUSR2 are answered while it runs. Closes the
+    console.
     """
     try:
-        reporter = Reporter(run, console)
-        return _Launch(run, cluster, command, verb, reporter, injection, limits, global_batch).run_attempts()
+        with owned(run.path):
+            reporter = Reporter(run, console)
+            whole = (run, cluster, command, verb, reporter, injection, limits, global_batch)
+            return _Launch(*whole).run_attempts()
     finally:
         console.close()
 

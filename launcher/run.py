@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from launcher.agent.processes import look
-from launcher.errors import UserError
+from launcher.errors import ExitCode, UserError
 from launcher.files import append_line, write_atomic
+from launcher.run_lock import last_launcher
 from launcher.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
@@ -75,8 +74,6 @@ class Run:
         options of its verb, opaque here.
         Raises UserError where the directory can not be written or `folder` already holds a run.
         """
-        import yaml
-
         record = {
             "verb": verb,
             "command": list(command),
@@ -87,11 +84,10 @@ class Run:
             "versions": versions(),
             "data": None if data is None else dict(data),
         }
-        text = yaml.dump(record, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         try:
             path = _new_folder(root, Path(cluster.source).stem) if folder is None else _given_folder(folder)
             (path / CHECKPOINTS).mkdir(exist_ok=True)
-            write_atomic(path / "run.yaml", text)
+            write_atomic(path / "run.yaml", _yaml(record))
         except OSError as error:
             raise _refusal(error, root if folder is None else folder) from None
         return cls(path.absolute())
@@ -162,14 +158,21 @@ class Run:
 
     def is_running(self) -> Optional[bool]:
         """Whether a launcher is at work on it; None where that can not be known: it is on another host."""
-        status = self.status()
-        if status is None or status["exit_code"] is not None:
-            return False
-        launcher = status["launcher"]
-        if launcher["host"] != os.uname().nodename:
-            return None
-        process = look(launcher["pid"])
-        return process is not None and process.start == launcher["start"]
+        launcher = last_launcher(self.path)
+        return False if launcher is None else launcher.is_alive()
+
+    def is_finished(self) -> bool:
+        """Whether its last launch has done all that there was to do."""
+        ends = [event for event in self.events() if event.get("event") in ("attempt", "end")]
+        return bool(ends) and ends[-1].get("exit_code") == ExitCode.DONE
+
+    def change(self, **fields: Any) -> None:
+        """Replaces these entries of run.yaml. Raises UserError."""
+        path = self.path / "run.yaml"
+        try:
+            write_atomic(path, _yaml({**self.record(), **fields}))
+        except OSError as error:
+            raise _refusal(error, path) from None
 
     def checkpoints(self, folder: str = CHECKPOINTS) -> List[Checkpoint]:
         """Those of CHECKPOINTS or BEST, newest first: every `.ckpt` that has the size its manifest says."""
@@ -182,10 +185,13 @@ def newest_run(root: Path, verb: Optional[str] = None, needs: Optional[str] = No
 
     None where there is none. Runs whose run.yaml cannot be read are passed over.
     """
+    return next((run for run in _newest_first(root, verb) if needs is None or run.checkpoints(needs)), None)
+
+
+def _newest_first(root: Path, verb: Optional[str]) -> Iterator[Run]:
     found = sorted(root.glob("*/run.yaml"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
     runs = (Run(path.parent.absolute()) for path in found)
-    fitting = (run for run in runs if _has_verb(run, verb))
-    return next((run for run in fitting if needs is None or run.checkpoints(needs)), None)
+    return (run for run in runs if _has_verb(run, verb))
 
 
 def _has_verb(run: Run, verb: Optional[str]) -> bool:
@@ -193,6 +199,21 @@ def _has_verb(run: Run, verb: Optional[str]) -> bool:
         return run.record()["verb"] == verb or verb is None
     except UserError:
         return False
+
+
+def find_interrupted(root: Path, name: Optional[str] = None) -> Run:
+    """The training of this path or name; without one the newest that is neither finished nor running.
+
+    Where all are finished, or run, the newest of those. Raises UserError where there is none.
+    """
+    if name is not None:
+        return _named_run(root, name, "train")
+    runs = list(_newest_first(root, "train"))
+    left = (run for run in runs if not run.is_finished() and run.is_running() is not True)
+    found = next(left, None) or next((run for run in runs if not run.is_finished()), None)
+    if found is None and not runs:
+        raise UserError(f"{root}: holds no training yet; give the path of one, or start one with `train`")
+    return found or runs[0]
 
 
 def find_run(
@@ -236,6 +257,12 @@ def versions() -> Dict[str, Optional[str]]:
         first = next(folders, None)
         found[name] = None if first is None else first.name[len(name) + 1 : -len(".dist-info")]
     return found
+
+
+def _yaml(record: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.dump(dict(record), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
 
 
 def _refusal(error: OSError, where: Path) -> UserError:

@@ -11,14 +11,14 @@ import pytest
 from launcher.cluster import load_cluster
 from launcher.errors import UserError
 from launcher.files import append_line, write_atomic
-from launcher.run import BEST, CHECKPOINTS, Run, find_run, newest_run, versions
-from launcher.status import Status
+from launcher.run import BEST, CHECKPOINTS, Run, find_interrupted, find_run, newest_run, versions
+from launcher.run_lock import owned
 
 CLUSTER = load_cluster("2xcpu.yaml")
 
 
-def create(root, **more):
-    return Run.create(root, CLUSTER, "train", ["fcn-launch", "train"], **more)
+def create(root, verb="train", **more):
+    return Run.create(root, CLUSTER, verb, ["fcn-launch", verb], **more)
 
 
 def test_a_run_freezes_what_it_runs(tmp_path):
@@ -189,18 +189,40 @@ def test_checkpoints_are_listed_newest_first_and_only_whole_ones(tmp_path):
     ]
 
 
-def test_whether_a_run_is_running(tmp_path):
+def test_whether_a_run_is_running_and_whether_it_is_finished(tmp_path):
     run = create(tmp_path)
-    assert run.is_running() is False
-    status = Status().as_dict()
-    run.write_status(status)
-    assert run.is_running() is True
-    run.write_status({**status, "exit_code": 0})
-    assert run.is_running() is False
-    run.write_status({**status, "launcher": {**status["launcher"], "start": 1}})  # somebody else has its id
-    assert run.is_running() is False
-    run.write_status({**status, "launcher": {**status["launcher"], "host": "elsewhere"}})
-    assert run.is_running() is None
+    assert (run.is_running(), run.is_finished()) == (False, False)
+    with owned(run.path):
+        assert run.is_running() is True
+        run.journal({"event": "attempt"})
+        run.journal({"event": "end", "exit_code": 0})
+    assert (run.is_running(), run.is_finished()) == (False, True)
+    run.journal({"event": "attempt"})
+    assert run.is_finished() is False  # it was taken up again
+
+
+def test_the_newest_interrupted_training_is_found(tmp_path):
+    with pytest.raises(UserError, match="holds no training yet"):
+        find_interrupted(tmp_path)
+    finished, interrupted, running, other = (create(tmp_path, verb) for verb in ("train",) * 3 + ("eval",))
+    for age, run in enumerate((other, running, finished, interrupted)):
+        os.utime(run.path / "run.yaml", (1000 - age, 1000 - age))
+    finished.journal({"event": "end", "exit_code": 0})
+    with owned(running.path):
+        assert find_interrupted(tmp_path).path == interrupted.path
+        interrupted.journal({"event": "end", "exit_code": 0})
+        assert find_interrupted(tmp_path).path == running.path  # to be refused with its launcher's name
+    running.journal({"event": "end", "exit_code": 0})
+    assert find_interrupted(tmp_path).path == running.path
+    with pytest.raises(UserError, match="is a run of `eval`; expected one of `train`"):
+        find_interrupted(tmp_path, other.path.name)
+
+
+def test_run_yaml_is_changed_as_a_whole(tmp_path):
+    run = create(tmp_path)
+    before = run.record()
+    run.change(config={"train_epochs": 7})
+    assert run.record() == {**before, "config": {"train_epochs": 7}}
 
 
 def test_versions_are_those_of_the_packages():
