@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterator, NoReturn, Optional, Sequence
+from typing import Any, Iterator, List, NoReturn, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
+from fcn import identity
 from fcn.platform import CPU, Platform
 from fcn.status import Status
 
@@ -55,6 +56,17 @@ class World:
         mine = values if self.rank == 0 else np.zeros_like(values)
         return np.array(self._sum(Tensor(mine)).asnumpy())
 
+    def places(self, here: identity.Place) -> List[identity.Place]:
+        """Where each rank is, by what each says of itself."""
+        record = identity.encode(here)
+        if self._store is not None:  # quicker than to compile a collective
+            self._store.set(f"place-{self.rank}", record.decode())
+            _barrier(self._store, "places", self.size)
+            return [identity.decode(self._store.get(f"place-{rank}")) for rank in range(self.size)]
+        words = Tensor(np.frombuffer(record, np.int32)[None].copy())
+        gathered = self._all_gather(words).asnumpy().reshape(self.size, -1)
+        return [identity.decode(row.tobytes()) for row in gathered]
+
     # Kept, as each cell compiles its graphs for itself.
 
     @cached_property
@@ -83,31 +95,40 @@ class World:
 
 
 def join(platform: Platform, status: Status) -> World:
-    """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that we are who we should be.
+    """Meet the other ranks as the environment says (FCN_RENDEZVOUS) and check that all are where they should
+    be.
 
-    Raises RuntimeError where MindSpore's rank or world size is not the planned one: it takes a rank table
-    that it cannot use for a warning and numbers the ranks anew.
+    Raises IdentityError where MindSpore has made this process, or another one, a rank that was not planned.
     """
     kind = os.environ.get("FCN_RENDEZVOUS", "none")
     rank, size = int(os.environ.get("RANK_ID", "0")), int(os.environ.get("RANK_SIZE", "1"))
     if kind == "none":
         return World(status=status)
+    device = int(os.environ.get("DEVICE_ID", "0"))  # before init(), which writes it anew
     store = None
     if kind == "store":
         store = _join_store(rank, size)
+    elif kind == "rank_table":
+        init()  # HCCL connects the addresses of RANK_TABLE_FILE
     else:
         _wait_for_port(os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"]))
         with _on_one_core(rank) if platform is CPU else nullcontext():
             init()
-    if (get_rank(), get_group_size()) != (rank, size):
-        raise RuntimeError(
-            f"planned as rank {rank} of {size}, but MindSpore made this process rank {get_rank()} of "
-            f"{get_group_size()}; check the rank table's pod_ip and device list"
+    world = World(get_rank(), get_group_size(), status, store)
+    plan = identity.planned()
+    if plan is not None:
+        if platform is not CPU:
+            device = ms.get_context("device_id")  # where it computes, whatever it was told
+        identity.require_planned(plan, world.places(identity.here(device)))
+    if (world.rank, world.size) != (rank, size):
+        raise identity.IdentityError(
+            f"this process was to be rank {rank} of {size}, but MindSpore has made it rank {world.rank} of "
+            f"{world.size}; check RANK_ID and RANK_SIZE, and the rank table's pod_ip and device list"
         )
     ms.set_auto_parallel_context(
         parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False, device_num=size
     )
-    return World(rank, size, status, store)
+    return world
 
 
 def _join_store(rank: int, size: int) -> Any:
