@@ -38,7 +38,8 @@ def discover(settings: Any, hosts: Optional[str]) -> None:
     found = _found(cluster, view.facts, view.unknown)
     text = cluster_text(found)
     for name, ids in unhealthy(found).items():
-        click.echo(f"warning: host {name}: npu-smi does not call device {ids} OK; leave them out", err=True)
+        devices = ", ".join(map(str, ids))
+        click.echo(f"warning: host {name}: npu-smi does not call device {devices} OK; leave it out", err=True)
     sys.stdout.write(text)
 
 

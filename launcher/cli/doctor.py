@@ -34,7 +34,8 @@ def doctor(settings: Any, data: Tuple[str, ...], as_json: bool) -> None:
     findings = judge(ask(cluster, asked, names(cluster.chip.is_ascend)))
     seconds = time.monotonic() - begin
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
+        told = [finding._asdict() for finding in findings]
+        click.echo(json.dumps({"findings": told, "seconds": round(seconds, 3)}, indent=1))
     else:
         click.echo(describe(cluster, findings, seconds))
     sys.exit(ExitCode.PREFLIGHT if any(finding.fatal for finding in findings) else ExitCode.DONE)

@@ -80,7 +80,10 @@ def judge_versions(view: View) -> Iterator[Finding]:
     for name, title in TITLES.items():
         if name in ("cann", "driver") and not view.cluster.chip.is_ascend:
             continue
-        for host, version, usual in view.odd({host: versions[name] for host, versions in known.items()}):
+        told = {host: versions[name] for host, versions in known.items()}
+        if name == "cann":  # without an environment there is none, which is told by itself
+            told = {host: version for host, version in told.items() if version is not None}
+        for host, version, usual in view.odd(told):
             yield Finding(
                 host,
                 f"{title} {version or 'is not found'}, on most hosts {usual or 'there is none'}",
