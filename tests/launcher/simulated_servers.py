@@ -26,10 +26,8 @@ DRIVER = "Version=24.1.rc1\nInnerversion=V100R001C15SPC006B220\ncompatible_versi
 class SimulatedServer(Server):
     """One that is well; what a test changes is written by `finish`."""
 
-    def __init__(
-        self, folder: Path, number: int, servers: int, kind: str = "ascend910", count: int = 0
-    ) -> None:
-        super().__init__(folder, kind, count or COUNTS.get(kind, 8), f"192.{{}}.27.{number}")
+    def __init__(self, folder: Path, number: int, servers: int, kind: str = "ascend910") -> None:
+        super().__init__(folder, kind, COUNTS.get(kind, 8), f"192.{{}}.27.{number}")
         self.name, self.address = f"h{number}", f"127.0.0.{number}"
         self.ips = {npu.phy: f"192.{npu.phy}.27.{number}" for npu in self.npus}
         self.limits = ""
