@@ -31,7 +31,7 @@ class AgentLink:
         self.facts: Optional[dict] = None  # from its hello
         self.done = False
         self.clock = Clock()
-        self.heard_ns = 0  # our clock, when it last said anything
+        self.heard_ns = 0  # by our clock, when it said its last word
         self.unanswered = 0  # pings since then
         self.gave_up = False  # for its silence
         self._ping_id = 0
@@ -57,9 +57,14 @@ class AgentLink:
         self.outbox = Outbox(self.process.stdin.fileno())
 
     def read(self) -> List[dict]:
-        """What the agent has said since."""
-        self.heard_ns, self.unanswered = time.time_ns(), 0
-        return self.inbox.read()
+        """What the agent has said since; its end is no word."""
+        messages = self.inbox.read()
+        if messages:
+            # A supervisor that was held up reads it long after.
+            said_ns = messages[-1].get("time_ns")
+            self.heard_ns = time.time_ns() if said_ns is None else self.clock.correct(said_ns).time_ns
+            self.unanswered = 0
+        return messages
 
     def ping(self) -> None:
         """Asks for a sign of life and the time there; also renews the lease."""

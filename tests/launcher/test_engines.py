@@ -12,7 +12,7 @@ from launching import FOREVER, LOCAL_CLUSTER, REPOSITORY, TWO_HOSTS, Launch, clo
 
 from launcher.cluster import load_cluster
 from launcher.engines import ENGINES
-from launcher.engines.link import with_checkout
+from launcher.engines.link import AgentLink, with_checkout
 
 
 @pytest.fixture
@@ -27,6 +27,16 @@ def cluster(tmp_path):
 
 def argv(cluster, host=0):
     return ENGINES[cluster.engine].agent_argv(cluster.hosts[host], cluster)
+
+
+def test_an_agent_was_last_heard_when_it_said_its_last_word(tmp_path):
+    link = AgentLink("h1", ["echo", '{"event": "pong", "time_ns": 5}'], tmp_path / "log", os.environ)
+    try:
+        while not link.ended:  # the end comes after, and is no word
+            link.read()
+        assert link.heard_ns == 5
+    finally:
+        link.close()
 
 
 def test_the_local_agent_is_a_plain_child(cluster):
