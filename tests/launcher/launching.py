@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LIGHT_WORKER = REPOSITORY / "tests" / "light_worker.py"
 LIGHT_LAUNCH = REPOSITORY / "tests" / "light_launch.py"
 WAKE_S = 0.005  # others may see a death a moment before the kernel wakes who waits for it
-LIMIT_S = 20.0  # for an event that has to come, on a busy machine; reached only by a failing test
+LIMIT_S = 40.0  # for an event that has to come, on a busy machine; reached only by a failing test
 FOREVER = ("steps=100000", "step_s=0.02")
 
 LOCAL_CLUSTER = """

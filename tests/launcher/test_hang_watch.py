@@ -103,13 +103,6 @@ def test_ranks_of_several_hosts_are_compared(tmp_path):
         assert "_exchange" in found[0] and "_spin" in found[1]
 
 
-def test_a_run_that_hung_is_started_again(start):
-    launch = start("steps=20", "step_s=0.02", "collective=0", "faults=stop@5:1", "max_restarts=1", devices=2)
-    assert launch.finish() == 0
-    assert [event["rank"] for event in journal(launch, "verdict")] == [1]
-    assert (launch.run / "attempt-002").is_dir()
-
-
 def test_long_phases_are_no_hangs(start):
     phases = "phase=compile:1:3,save:5:0.1,eval:6:0.1,save:10:2.5,eval:20:3"
     launch = start(*TOGETHER, phases, devices=2, hang_s=2)
@@ -136,13 +129,13 @@ def test_a_silent_program_that_is_stopped_is_named(start):
 
 
 def test_a_launcher_that_was_stopped_itself_does_not_take_its_ranks_for_hung(start):
-    launch = start(*TOGETHER, devices=2)
+    launch = start(*TOGETHER, devices=2, hang_s=2)
     launch.until("limit", phase="train")
     launch.signal(signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(3.5)
     launch.signal(signal.SIGCONT)
     step = launch.until("step")["step"]
-    assert launch.until("step", step=step + 100)
+    assert launch.until("step", step=step + 50)
     launch.signal(signal.SIGINT)
     assert launch.finish() == 130
     assert not journal(launch, "hung")
@@ -192,11 +185,11 @@ def look(target, name="rank-00"):
 def test_states_and_processor_time_are_seen(worker):
     asleep, busy, still = worker("hang"), worker("spin"), worker("stop")
     first = [look(target)["rank-00"] for target in (asleep, busy, still)]
-    time.sleep(0.5)
+    while look(busy)["rank-00"]["cpu_s"] < first[1]["cpu_s"] + 0.1:
+        time.sleep(0.01)
     last = [look(target)["rank-00"] for target in (asleep, busy, still)]
     assert [seen["state"] for seen in last] == ["S", "R", "T"]
-    spent = [after["cpu_s"] - before["cpu_s"] for before, after in zip(first, last)]
-    assert spent[0] == 0 and spent[1] > 0.05 and spent[2] == 0
+    assert [last[i]["cpu_s"] for i in (0, 2)] == [first[i]["cpu_s"] for i in (0, 2)]
     assert set(look(asleep)) == {"rank-00"}
 
 
