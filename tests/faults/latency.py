@@ -14,7 +14,6 @@ from row import Broken, Figures, Row
 from launcher.agent import processes
 
 RANKS = 8
-RSS_MB = 60.0
 
 
 def death(launcher: str) -> Callable[[Random, Path], Figures]:
@@ -51,8 +50,6 @@ def start(launcher: str) -> Callable[[Random, Path], Figures]:
             rss_mb = peak_mb(one.process.pid)
             below = [process.pid for process in processes.descendants(one.process.pid)]
             workers = {pid for pid, _ in one.started().values()}
-            if launcher == OURS and rss_mb > RSS_MB:
-                raise Broken(f"the launcher takes {rss_mb:.0f} MB")
             return {
                 "first_s": (times[0] - one.began_ns) / 1e9,
                 "last_s": (times[-1] - one.began_ns) / 1e9,
@@ -71,14 +68,15 @@ ROWS = [
         50,
         medians={"journal_ms": 20.0},
     ),
-    *(Row(f"death-{peer}", "a peer, for comparison", death(peer), 10, 2, share=None) for peer in PEERS),
+    *(Row(f"death-{peer}", "a peer, for comparison", death(peer), 10, 1, share=None) for peer in PEERS),
     Row(
         "start",
         "the first of 8 workers runs within 0.35 s of the command; launcher below 60 MB",
         start(OURS),
         20,
         5,
+        limits={"launcher_mb": 60.0},
         medians={"first_s": 0.35},
     ),
-    *(Row(f"start-{peer}", "a peer, for comparison", start(peer), 5, 2, share=None) for peer in PEERS),
+    *(Row(f"start-{peer}", "a peer, for comparison", start(peer), 5, 1, share=None) for peer in PEERS),
 ]

@@ -81,7 +81,7 @@ def of_a_peer(launcher: str) -> Callable[[Random, Path], Figures]:
 ROWS = [
     Row("left-over", "0 processes 2 s after launcher, agent or guard died, or the launcher ended", case, 200),
     *(
-        Row(f"left-over-{peer}", "a peer, for comparison", of_a_peer(peer), 8, quick=2, share=None)
+        Row(f"left-over-{peer}", "a peer, for comparison", of_a_peer(peer), 8, quick=1, share=None)
         for peer in PEERS
     ),
 ]

@@ -8,6 +8,8 @@ from random import Random
 from typing import Callable, Dict, Optional
 
 Figures = Dict[str, float]
+# Plays a case, drawn by the dice, in an empty folder; returns its figures, or raises Broken.
+Case = Callable[[Random, Path], Figures]
 
 
 class Broken(Exception):
@@ -22,14 +24,15 @@ class NotHere(Exception):
 class Row:
     """must: the promise, for people. full, quick: numbers of cases of `make faults-full` and `make faults`.
 
-    case: plays a case, drawn by the dice, in an empty folder; returns its figures, or raises Broken.
-    share: of the cases that must go well; None: a peer, which promises nothing. medians: limits of figures.
+    share: of the cases that must go well; None: a peer, which promises nothing. limits: the most that figures
+    may be in a case. medians: the most that medians of figures may be.
     """
 
     name: str
     must: str
-    case: Callable[[Random, Path], Figures]
+    case: Case
     full: int
     quick: int = 20
     share: Optional[float] = 1.0
+    limits: Dict[str, float] = field(default_factory=dict)
     medians: Dict[str, float] = field(default_factory=dict)
