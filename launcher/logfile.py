@@ -25,6 +25,15 @@ def readable(line: bytes) -> str:
     return text if len(text) <= LINE_CHARACTERS else text[:LINE_CHARACTERS] + " ..."
 
 
+def time_of(line: str) -> str | None:
+    """The first time stamp of a line as `2026-11-23 03:54:22.123456`, in the zone of who wrote it."""
+    match = _TIME.search(line)
+    if match is None:
+        return None
+    day, second, milli, micro = match.groups()
+    return f"{day} {second}.{(milli or '').ljust(3, '0')}{micro or '000'}"
+
+
 def tail(path: str, lines: int) -> list[str]:
     """The last lines of a log, fewer if it has fewer or they are very long; none where there is no log."""
     try:
@@ -79,8 +88,5 @@ def _stamped(log: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
     name, path = log
     now = ""
     for line in Follower(path).new_lines(at_end=True):
-        match = _TIME.search(line)
-        if match:
-            day, second, milli, micro = match.groups()
-            now = max(now, f"{day} {second}.{(milli or '').ljust(3, '0')}{micro or '000'}")
+        now = max(now, time_of(line) or "")
         yield now, name, line

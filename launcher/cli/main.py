@@ -24,6 +24,7 @@ VERBS = {
     "doctor": "Look for what is wrong with the machines of a cluster.",
     "plan": "Show what train would execute; start nothing.",
     "logs": "Show what the workers wrote.",
+    "diagnose": "Explain the logs of a failed job, of any job: first cause, what to do.",
     "data": "Make data sets, and look into them.",
 }
 
