@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from launcher.errors import ExitCode
-from launcher.evidence import Sign, one_line, sign
+from launcher.evidence import HEADER, Sign, one_line, sign
 
 
 class Kind(Enum):
@@ -54,15 +54,35 @@ class Failure:
         return sign(self.error or self.tail[-1:], self.tail)
 
 
-HINTS: Dict[int, str] = {
-    signal.SIGKILL: "somebody killed it, or the system ran out of memory: see `dmesg`",
-    signal.SIGSEGV: "crashed in native code",
-    signal.SIGBUS: "crashed in native code; is /dev/shm full?",
-    signal.SIGABRT: "native code gave up: see its last lines",
-    signal.SIGTERM: "somebody ended it; MindSpore does so itself when it has lost another rank",
+# What a signal means, and what to do about it.
+SIGNALS: Dict[int, Tuple[str, str]] = {
+    signal.SIGKILL: (
+        "somebody killed it, or the system ran out of memory",
+        "`dmesg` on its host tells which",
+    ),
+    signal.SIGSEGV: (
+        "native code crashed",
+        "the end of its log has the stack; if it comes again, see whether the versions of MindSpore and CANN"
+        " fit together, or, if it comes on one device alone, leave that one out",
+    ),
+    signal.SIGBUS: (
+        "memory was not there when it was used",
+        "see whether /dev/shm or a disk is full: `df -h`; a file that it reads may have been cut",
+    ),
+    signal.SIGABRT: ("native code gave up", "the end of its log tells why"),
+    signal.SIGFPE: ("native code divided by zero", "the end of its log has the stack"),
+    signal.SIGILL: (
+        "an instruction that this processor does not have",
+        "install what was built for this processor, or lower ONEDNN_MAX_CPU_ISA",
+    ),
+    signal.SIGTERM: ("somebody ended it; MindSpore does so itself when it has lost another rank", ""),
+    signal.SIGXCPU: ("its CPU time is used up", "raise the limit: `ulimit -t`"),
+    signal.SIGXFSZ: ("a file grew over the limit", "raise the limit: `ulimit -f`"),
 }
 
 
+EARLY_EXIT = "exit code 0, before its work was done"
+SOMEBODY = "somebody killed it; the system did not, there was memory"
 SHOWN_LINES = 20  # of the log of who failed first
 NOBODY = "ranks"  # the name of a failure that is not one rank's
 
@@ -105,14 +125,14 @@ def ended_by(
 ) -> Tuple[Kind, str]:
     """How a process has failed that ended with this exit code, or by this signal, and said this error."""
     if code == 0:
-        return Kind.EXIT_CODE, "exit code 0, before its work was done"
+        return Kind.EXIT_CODE, EARLY_EXIT
     if number is None:
         return Kind.EXIT_CODE, ": ".join(filter(None, [f"exit code {code}", one_line("\n".join(error))]))
     if out_of_memory:
         return Kind.OUT_OF_MEMORY, "out of memory: killed by the kernel, which had none left for it"
-    hint = HINTS.get(number)
+    hint = SIGNALS.get(number, ("", ""))[0]
     if number == signal.SIGKILL and out_of_memory is False:
-        hint = "somebody killed it; the system did not, there was memory"
+        hint = SOMEBODY
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     return Kind.SIGNAL, f"killed by {name} ({hint})" if hint else f"killed by {name}"
 
@@ -150,8 +170,8 @@ def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] 
     return "; ".join(filter(None, [text, advice, f"log: {log}" if log else None]))
 
 
-def remedy(failure: Failure) -> Optional[str]:
-    """What to do about it; None where what was seen says so itself."""
+def remedy(failure: Failure) -> str:
+    """What to do about it; empty where what was seen says so itself."""
     if failure.sign is Sign.PORT_TAKEN:
         return "another program took its port meanwhile: start again, which takes another one"
     if failure.sign is Sign.DISK_FULL:
@@ -163,7 +183,17 @@ def remedy(failure: Failure) -> Optional[str]:
         )
     if failure.kind is Kind.OUT_OF_MEMORY:
         return "use a smaller batch, or fewer workers on a host, or end what else needs its memory"
-    return None
+    if failure.kind is Kind.SIGNAL:
+        unknown = ("", "find out who sent it: a person, or a scheduler or container with a limit")
+        return unknown[1] if SOMEBODY in failure.what else SIGNALS.get(failure.signal or 0, unknown)[1]
+    if failure.what == EARLY_EXIT:
+        return "find what ends the program before it says that it is done, such as sys.exit() or os._exit()"
+    if failure.kind is Kind.EXIT_CODE and not failure.error:
+        log = f"plan/{failure.name}.env beside its log tells how to run it by hand"
+        return f"its log names no error: see its last lines; {log}"
+    if any(line.endswith(HEADER) for line in failure.tail):
+        return "correct what the traceback in its log names"
+    return ""
 
 
 def tied(failures: Iterable[Failure], first: Failure) -> List[Failure]:

@@ -112,4 +112,7 @@ class Reporter:
     def _complain(self, error: OSError) -> None:
         if not self._write_failed:
             self._write_failed = True
-            self._console.show({"event": "warning", "text": f"the run directory can not be written: {error}"})
+            text = (
+                f"the run directory can not be written: {error}; make room or repair it: its journal has gaps"
+            )
+            self._console.show({"event": "warning", "text": text})

@@ -35,6 +35,8 @@ CUT_OFF_S = LEASE_S + 1.0  # a silent host has killed its processes by then, wha
 STACKS_WAIT_S = 15.0  # for the stacks of all ranks, before they are stopped without
 STATUS_EVERY_S = 1.0
 
+LOOK_THERE = "see whether the host is up and reachable, and what its `dmesg` tells"
+
 STATES = {ExitCode.DONE: "done", ExitCode.STOPPED: "stopped", ExitCode.PREEMPTED: "preempted"}
 
 MakePlan = Callable[[Mapping[str, dict]], "Plan"]
@@ -137,7 +139,7 @@ class Supervisor:
             self._release(link)
             if not (link.done or link.gave_up):
                 heard_ns = link.heard_ns  # before the wait for its exit code
-                reason = link.reason() if link.facts else f"{link.reason()}; {link.by_hand}"
+                reason = f"{link.reason()}; {LOOK_THERE if link.facts else link.by_hand}"
                 self._lost(link, reason, heard_ns)
 
     def _signalled(self, signals: Signals) -> None:
@@ -265,7 +267,10 @@ class Supervisor:
         link.done = True
         if message["left"]:
             left = ", ".join(map(str, message["left"]))
-            self.reporter.warn(f"host {link.host}: processes {left} do not end: blocked in the kernel")
+            self.reporter.warn(
+                f"host {link.host}: processes {left} do not end: blocked in the kernel, by a disk or a"
+                " driver; they keep their devices until that answers, or the host is started anew"
+            )
 
     def _lost(self, link: AgentLink, reason: str, time_ns: Optional[int] = None) -> None:
         names = frozenset(name for name, process in self.processes.items() if process.host == link.host)
@@ -280,7 +285,7 @@ class Supervisor:
         self._release(link)  # should it hear us again, it ends at once
         self._after(CUT_OFF_S, f"lease of {link.host}", lambda: self._close_way(link))
         reason = f"nothing was heard from it for {SILENCE_S:g} s: the host or the way to it is down"
-        self._lost(link, reason, link.heard_ns)
+        self._lost(link, f"{reason}; {LOOK_THERE}", link.heard_ns)
 
     # --- decisions
 
@@ -340,7 +345,10 @@ class Supervisor:
     def _give_up(self) -> None:
         for link in self.links.values():
             if not (link.ended or link.gave_up):
-                self.reporter.warn(f"host {link.host}: its agent does not end; the way to it is closed")
+                self.reporter.warn(
+                    f"host {link.host}: its agent does not end; the way to it is closed, and that ends it"
+                    " as soon as it goes on"
+                )
                 self._close_way(link)
 
     def _close_way(self, link: AgentLink) -> None:
@@ -367,7 +375,10 @@ class Supervisor:
             link.close()
         unclear = [host for host in self.cluster.hosts if self._may_hold_leftovers(host.name)]
         for host, why in sweep(self.engine, unclear, self.cluster, self.token).items():
-            self.reporter.warn(f"host {host}: could not be searched for leftovers: {why}")
+            self.reporter.warn(
+                f"host {host}: could not be searched for leftovers: {why}; look there for"
+                f" processes with {TOKEN}={self.token} in their environment"
+            )
 
     def _may_hold_leftovers(self, host: str) -> bool:
         link = self.links.get(host)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 120  # MindSpore puts seventy around the one that tells the reason
 OLDEST_S = 60.0  # a worker's own time of its error is believed if it is not older
+WRITABLE = "the run directory must be there and writable, and so must the `python` of the cluster file be"
 DYING_S = 1.0  # between the closing of a process's files and its death, on a busy machine
 
 
@@ -142,7 +143,7 @@ class Agent:
         for message in self.guard.read():
             self.outbox.put(message)
         if self.guard.eof:
-            self._fail("the guard of its agent was killed")
+            self._fail("the guard of its agent was killed; `dmesg` there tells whether memory ran out")
 
     def _op_ping(self, message: dict) -> None:
         self.deaths.reap_orphans()
@@ -161,7 +162,7 @@ class Agent:
             os.makedirs(self.where["log_dir"], exist_ok=True)  # noqa: PTH103
             open_files.allow(spawn.FILES * len(message["processes"]))
         except OSError as error:
-            self._fail(f"{len(message['processes'])} processes can not be started: {error}")
+            self._fail(f"{len(message['processes'])} processes can not be started: {error}; {WRITABLE}")
         else:
             self.waiting.extend(message["processes"])
         self._finish_if_idle()
@@ -174,7 +175,7 @@ class Agent:
         try:
             child = spawn(plan, **self.where)
         except OSError as error:
-            self._fail(f"{plan['name']} does not start: {error}")
+            self._fail(f"{plan['name']} does not start: {error}; {WRITABLE}")
             return
         self.children[child.name] = child
         self.selector.register(child.status.fd, selectors.EVENT_READ, partial(self._status, child))

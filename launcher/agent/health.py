@@ -107,7 +107,7 @@ class MemoryKills:
         self._seen_s = 0.0
 
     def look(self, now_s: float) -> None:
-        """Is to be called now and then: a kill that explained nothing for FRESH_S to twice that never will."""
+        """To be called now and then: a kill that explained nothing for FRESH_S, or twice that, never will."""
         if now_s - self._seen_s < FRESH_S:
             return
         if self._explained is not None and self._seen is not None:

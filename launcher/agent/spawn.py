@@ -58,7 +58,9 @@ def environment(own: dict[str, str], token: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(STALE_PREFIXES) and name not in STALE_NAMES
     }
-    return {**inherited, **own, processes.TOKEN: token, processes.GUARD: processes.identity(os.getppid())}
+    ours = {processes.TOKEN: token, processes.GUARD: processes.identity(os.getppid())}
+    # a crash in native code leaves Python's stack in the log
+    return {"PYTHONFAULTHANDLER": "1", **inherited, **own, **ours}
 
 
 def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:

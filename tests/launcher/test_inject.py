@@ -112,7 +112,7 @@ def test_the_order_reaches_its_rank_in_the_first_attempt_alone(three):
         ("crash", 4, "exit code 1"),
         ("raise", 4, "RuntimeError: this rank was told to fail (--inject raise)"),
         ("oom", 5, "killed by SIGKILL"),
-        ("segv", 5, "killed by SIGSEGV"),
+        ("segv", 5, "killed by SIGSEGV (native code crashed)"),
         ("exit0-early", 4, "exit code 0, before its work was done"),
         ("worker-grandchild", 4, "exit code 1"),
     ],
@@ -122,7 +122,9 @@ def test_a_failing_rank_is_named_with_what_it_did(run, fault, code, what):
     assert ended == code, launch.said()
     (verdict,) = launch.all("verdict")
     assert (verdict["rank"], verdict["what"][: len(what)]) == (1, what)
-    assert "injected fault: " + fault + " before step 3" in (launch.attempt / "rank-01.log").read_text()
+    log = (launch.attempt / "rank-01.log").read_text()
+    assert "injected fault: " + fault + " before step 3" in log
+    assert ("(most recent call first)" in log) == (fault == "segv")  # the stack of a crash in native code
 
 
 def test_a_full_disk_is_told_though_the_log_can_not_say_it(run):

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from launcher.diagnosis import Failure, Kind, first_failure, followers, sentence
+from launcher.diagnosis import SIGNALS, Failure, Kind, first_failure, followers, remedy, sentence
 from launcher.errors import ExitCode
 from launcher.policy import (
     Action,
@@ -294,9 +294,9 @@ def test_consequences_without_a_cause_are_the_infrastructures():
 
 
 def test_the_sentence_says_who_where_why_and_where_to_read():
-    failure = Failure("rank-03", 3, "h2", Kind.SIGNAL, "killed by SIGKILL", 0, signal.SIGKILL)
+    failure = Failure("rank-03", 3, "h2", Kind.HUNG, "hung since 14:03", 0)
     assert sentence(failure, device=1, log="runs/x/rank-03.log") == (
-        "rank 3 (host h2, device 1) failed first: killed by SIGKILL; log: runs/x/rank-03.log"
+        "rank 3 (host h2, device 1) has hung since 14:03; log: runs/x/rank-03.log"
     )
 
 
@@ -309,12 +309,42 @@ def test_a_process_that_the_kernel_killed_for_its_memory():
 
 
 @pytest.mark.parametrize(
-    ("known", "text"), [(False, "somebody killed it; the system did not"), (None, "see `dmesg`")]
+    ("known", "text"),
+    [(False, "; find out who sent it: a person"), (None, "; `dmesg` on its host tells which")],
 )
 def test_a_sigkill_of_somebody_is_told_from_one_that_nothing_is_known_of(known, text):
     state, _ = after(Exited("rank-01", 1, "h1", 5, signal=signal.SIGKILL, out_of_memory=known))
     assert verdict(state).kind is Kind.SIGNAL
-    assert text in verdict(state).what
+    assert text in sentence(verdict(state))
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP, 40])
+def test_every_signal_has_its_remedy(number):
+    state, _ = after(Exited("rank-01", 1, "h1", 5, signal=number))
+    assert remedy(verdict(state))
+
+
+TRACEBACK = ("Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "ValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (ended(1, 1, tail=TRACEBACK), "correct what the traceback in its log names"),
+        (ended(1, 3, tail=["loading"]), "plan/rank-01.env beside its log tells how to run it by hand"),
+        (ended(1, 3), "its log names no error"),
+        (Raised("rank-01", 1, "h1", 5, "ValueError: no", TRACEBACK), "correct what the traceback in its log"),
+    ],
+)
+def test_what_to_do_about_an_error_of_the_code(event, text):
+    state, _ = after(event)
+    assert text in sentence(verdict(state))
+
+
+def test_an_error_that_says_itself_what_to_do_is_left_at_that():
+    told = "ConfigError: base_lr: is no number; write for example 0.1"
+    state, _ = after(raised(1, told), ended(1, 1, at=2, tail=["error: base_lr: is no number; write ..."]))
+    assert sentence(verdict(state)) == f"rank 1 (host h1) failed first: {told}"
 
 
 def test_a_signal_without_a_name():
@@ -415,6 +445,7 @@ def test_a_rank_that_leaves_with_code_0_before_its_work_is_done_has_failed():
     state, actions = after(Exited("rank-00", 0, "h1", 1, code=0, unfinished=True))
     assert actions == [Action.STOP]
     assert verdict(state).what == "exit code 0, before its work was done"
+    assert remedy(verdict(state)).startswith("find what ends the program")
 
 
 def test_a_rank_that_answers_a_stop_with_code_0_has_not():
