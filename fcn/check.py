@@ -17,6 +17,7 @@ from fcn.answer import Parser, answer
 from fcn.architecture import STRIDE, parameter_count
 from fcn.check_export import FORMATS, check_export
 from fcn.check_use import check_eval, check_predict, new_folder, require_room, with_checkpoint
+from fcn.checkpoint import STATES_KEPT
 from fcn.config import Config
 from fcn.config_file import given, load_config
 from fcn.data.listing import read_list
@@ -111,25 +112,29 @@ def _global_batch(config: Config, world_size: int, platform: str) -> int:
 def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> List[str]:
     """Compare what the run will keep with what the disk has: full after days is too late."""
     arch = config.architecture
-    # Momentum, and the moving average, have a value for each weight.
-    copies = 2 if config.ema_decay else 1
-    one = (parameter_count(arch) + copies * parameter_count(arch, trainable_only=True)) * _BYTES
-    steps = config.train_epochs * steps_per_epoch(data.samples, global_batch)
-    kept = min(config.keep_checkpoint_max, -(-steps // config.save_steps))
-    # The best one is kept apart. While one is being written, the one it replaces is still there.
+    weights = parameter_count(arch) * (2 if config.ema_decay else 1) * _BYTES
+    state = parameter_count(arch, trainable_only=True) * _BYTES
+    steps_of_epoch = steps_per_epoch(data.samples, global_batch)
+    saves = -(-config.train_epochs * steps_of_epoch // config.save_steps)
+    kept = min(config.keep_checkpoint_max, saves)
+    if config.keep_every_epochs:
+        kept += config.train_epochs // config.keep_every_epochs
+    # The best one is kept apart.
     best = 1 if config.eval_epochs else 0
-    more = best + 1
+    # While one is being written, the one it replaces is still there.
+    least = (2 + best) * weights + 2 * state
     free = free_bytes(run_root)
-    if free < (1 + more) * one:
+    if free < least:
         raise ConfigError(
-            f"train_dir: {run_root}: {in_megabytes(free)} free, {1 + more} checkpoints of this network take "
-            f"{in_megabytes((1 + more) * one)}; free space, or set train_dir to another disk"
+            f"train_dir: {run_root}: {in_megabytes(free)} free, {2 + best} checkpoints of this network take "
+            f"{in_megabytes(least)}; free space, or set train_dir to another disk"
         )
-    if free < (kept + more) * one:
-        fits = max(1, int(free // one) - more)
+    states = min(kept, STATES_KEPT) * state
+    if free < (kept + best + 1) * weights + states + state:
+        fits = max(1, int((free - states - state) // weights) - best - 1)
         return [
             f"keep_checkpoint_max: {kept} checkpoints{' and the best one' * best} will take "
-            f"{in_megabytes((kept + best) * one)}, {run_root} has {in_megabytes(free)} free; "
+            f"{in_megabytes((kept + best) * weights + states)}, {run_root} has {in_megabytes(free)} free; "
             f"set keep_checkpoint_max={fits} or lower, or save_steps higher"
         ]
     return []

@@ -1,22 +1,32 @@
 """Checkpoints: save, verify, choose, load.
 
-A checkpoint is a MindSpore `.ckpt` file with a manifest of the same name beside it (`.json`): MindSpore
-writes neither a checksum nor to stable storage, and loads a file that was cut short without a word. Verifying
-imports no framework.
+A checkpoint is two files and a manifest, with names that differ in their ends:
+
+    FCN8s-3_330.ckpt                what is scored: weights, batch-norm statistics, moving averages
+    FCN8s-3_330.state.safetensors   what only going on needs: the optimizer's moments
+    FCN8s-3_330.json                the manifest: size and sha256 of both, step, ... and its own checksum
+
+The manifest comes last: without it there is no checkpoint. MindSpore writes neither a checksum nor to stable
+storage, and loads a file that was cut short without a word. Nothing here but `load` imports it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from fcn.errors import WeightsError
-from fcn.files import is_sealed, seal, sha256_of, sync, write_atomic
+from fcn.errors import SaveError, WeightsError
+from fcn.files import in_megabytes, is_sealed, seal, sha256_of, sync, write_atomic, write_blocks
+from fcn.tensor_files import Arrays, ckpt, safetensors
 
-FORMAT = 1
-META_KEY = "fcn_meta"  # the manifest's description travels inside the file as well
+FORMAT = 2
+META_KEY = "fcn_meta"  # the manifest's description travels inside the .ckpt as well
+STATES_KEPT = 2  # of the newest: one to go on from, and one more should the first be damaged
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -31,87 +41,170 @@ class Checkpoint:
         return int(self.manifest["step"])
 
 
+def manifest_of(path: Path) -> Path:
+    """The manifest of a `.ckpt`."""
+    return path.with_suffix(".json")
+
+
+def state_of(path: Path) -> Path:
+    """The file beside a `.ckpt` that going on needs."""
+    return path.with_suffix(".state.safetensors")
+
+
 def save(
-    folder: Path, name: str, parameters: List[Tuple[str, Any]], manifest: Mapping[str, Any], keep: int
+    folder: Path,
+    name: str,
+    weights: Arrays,
+    state: Optional[Arrays],
+    manifest: Mapping[str, Any],
+    wrote: Callable[[int], None] = lambda count: None,
 ) -> Path:
-    """Write `folder/name.ckpt` and its manifest so that a kill at any moment leaves the older ones good.
+    """Write `folder/name.ckpt`, its state unless that is None, and its manifest; returns the `.ckpt`.
 
-    `parameters` are names and MindSpore parameters; `manifest` must hold `step`. Then the oldest are deleted
-    until `keep` are left. Raises OSError where the disk refuses.
+    A kill or a power cut at any moment leaves the others good, and this one whole or without a manifest.
+    `manifest` must hold `step`; `wrote` is told of bytes that the disk has taken. Raises SaveError.
     """
-    import mindspore as ms
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(".*.writing.ckpt*"):  # of a save that was killed, or found the disk full
-        unfinished.unlink()
     target = folder / f"{name}.ckpt"
-    writing = folder / f".{name}.writing.ckpt"
-    entries = [{"name": key, "data": value} for key, value in parameters]
-    ms.save_checkpoint(entries, str(writing), append_dict={META_KEY: json.dumps(dict(manifest))})
-    writing.chmod(0o644)
-    sync(writing)
-    facts = {"size": writing.stat().st_size, "sha256": sha256_of(writing)}
-    target.with_suffix(".json").unlink(missing_ok=True)  # it does not vouch for the new file
-    writing.replace(target)
-    sync(folder)
-    description = seal({"format": FORMAT, "file": target.name, **facts, **manifest})
-    write_atomic(target.with_suffix(".json"), json.dumps(description, indent=1) + "\n")
-    _retire(folder, keep)
+    text = json.dumps(dict(manifest))
+    needed = sum(map(len, ckpt(weights, {META_KEY: text})))
+    needed += 0 if state is None else sum(map(len, safetensors(state)))
+    taken = 0
+
+    def count(size: int) -> None:
+        nonlocal taken
+        taken += size
+        wrote(size)
+
+    def write(path: Path, blocks: Any) -> Dict[str, Any]:
+        size, sha256 = write_blocks(_writing(path), blocks, count)
+        return {"size": size, "sha256": sha256}
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        facts = write(target, ckpt(weights, {META_KEY: text}))
+        if state is not None:
+            facts["state"] = write(state_of(target), safetensors(state))
+            _writing(state_of(target)).replace(state_of(target))
+        _writing(target).replace(target)
+        sync(folder)
+        description = seal({"format": FORMAT, "file": target.name, **facts, **manifest})
+        write_atomic(manifest_of(target), json.dumps(description, indent=1) + "\n")
+    except OSError as error:
+        with suppress(OSError):
+            _sweep(folder)
+        reason = error.strerror or str(error)
+        if error.errno in _NO_ROOM:
+            reason += f", {in_megabytes(max(needed - taken, 1))} more are needed"
+        raise SaveError(f"{target}: not saved: {reason}") from error
     return target
 
 
-def _retire(folder: Path, keep: int) -> None:
-    for path in listed(folder)[keep:]:
+def _writing(path: Path) -> Path:
+    return path.with_name(f".{path.name}.writing")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a save left that was killed, or found the disk full."""
+    for unfinished in folder.glob(".*.writing"):
+        unfinished.unlink()
+
+
+def retire(saved: Path, keep: int) -> None:
+    """Delete what its successors have made superfluous, once `saved` has been read back.
+
+    Of the checkpoints up to the step of `saved`, the newest `keep` stay and those that are permanent; the
+    state stays of the newest STATES_KEPT. Later ones were passed over, as they are damaged: they are neither
+    counted nor deleted. Raises WeightsError where `saved` is not what was written.
+    """
+    ours = json.loads(manifest_of(saved).read_text())
+    found = [one for one in _manifests(saved.parent) if one[0] <= ours["step"]]
+    surplus = [path for _, path, manifest in found if not manifest.get("permanent")][keep:]
+    stateless = [path for _, path, _ in found[STATES_KEPT:] if state_of(path).exists()]
+    if surplus or stateless:
+        verify(saved, to_resume="state" in ours)
+    for path in surplus:
         # The manifest first: a file without one is not taken for a checkpoint.
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for file in (manifest_of(path), path, state_of(path)):
+            file.unlink(missing_ok=True)
+    for path in stateless:
+        state_of(path).unlink(missing_ok=True)
+
+
+def _manifests(folder: Path) -> List[Tuple[int, Path, Dict[str, Any]]]:
+    """Step, `.ckpt` and manifest of all that have one which can be read, newest first."""
+    found = []
+    for path in folder.glob("*.json"):
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            manifest = json.loads(path.read_text())
+            found.append((int(manifest["step"]), path.with_suffix(".ckpt"), manifest))
+    return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
 def listed(folder: Path, of_step: Optional[int] = None) -> List[Path]:
     """The checkpoints of a folder that have a manifest, newest first. They may still be damaged."""
-    steps = []
-    for manifest in folder.glob("*.json"):
-        try:
-            description = json.loads(manifest.read_text())
-            steps.append((int(description["step"]), manifest.with_suffix(".ckpt")))
-        except (ValueError, KeyError, TypeError, OSError):
+    return [path for step, path, _ in _manifests(folder) if of_step in (None, step)]
+
+
+def newest(folder: Path, to_resume: bool = False) -> Tuple[Optional[Checkpoint], List[str]]:
+    """The newest checkpoint that verifies, and a line on each that does not and is newer, or may be.
+
+    to_resume: it must have its state too; those that are too old to have one are passed over in silence.
+    """
+    paths = listed(folder)
+    damaged = [
+        f"{path}: has no manifest that can be read, as after a save that was cut short; it is passed over"
+        for path in sorted(set(folder.glob("*.ckpt")) - set(paths))
+    ]
+    for place, path in enumerate(paths):
+        if to_resume and place >= STATES_KEPT and not state_of(path).exists():
             continue
-    return [path for step, path in sorted(steps, reverse=True) if of_step in (None, step)]
-
-
-def newest(folder: Path) -> Tuple[Optional[Checkpoint], List[str]]:
-    """The newest checkpoint that verifies, and a line on each newer one that does not."""
-    damaged: List[str] = []
-    for path in listed(folder):
         try:
-            return verify(path), damaged
+            return verify(path, to_resume), damaged
         except WeightsError as error:
             damaged.append(str(error))
     return None, damaged
 
 
-def verify(path: Path) -> Checkpoint:
-    """Compare a checkpoint with its manifest. Raises WeightsError that says what is wrong with which file."""
+def verify(path: Path, to_resume: bool = False) -> Checkpoint:
+    """Compare a checkpoint, and where it is `to_resume` its state, with its manifest.
+
+    Raises WeightsError that says what is wrong with which file.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
-    manifest_path = path.with_suffix(".json")
+    manifest_path = manifest_of(path)
     try:
         manifest = json.loads(manifest_path.read_text())
-        size, digest, version = manifest["size"], manifest["sha256"], manifest["format"]
+        facts, version = {key: manifest[key] for key in ("size", "sha256")}, manifest["format"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise WeightsError(f"{manifest_path}: no usable manifest of {path.name} ({error})") from None
     if version != FORMAT or not is_sealed(manifest):
         what = "damaged" if version == FORMAT else f"of format {version}, not {FORMAT}"
         raise WeightsError(f"{manifest_path}: the manifest is {what}; use another checkpoint")
-    if path.stat().st_size != size:
-        raise WeightsError(
-            f"{path}: has {path.stat().st_size} bytes, its manifest says {size}; use another one"
-        )
-    if sha256_of(path) != digest:
-        raise WeightsError(
-            f"{path}: its bytes are not those that were saved (sha256 differs); use another one"
-        )
+    _compare(path, facts)
+    if to_resume:
+        if "state" not in manifest:
+            raise WeightsError(f"{path}: was saved without the state that going on needs; use another one")
+        _compare(state_of(path), manifest["state"])
     return Checkpoint(path, manifest)
+
+
+def _compare(path: Path, facts: Mapping[str, Any]) -> None:
+    """Raises WeightsError where a file has not the size and sha256 that were saved."""
+    try:
+        size = path.stat().st_size
+        wrong = (
+            f"has {size} bytes, its manifest says {facts['size']}"
+            if size != facts["size"]
+            else ""
+            if sha256_of(path) == facts["sha256"]
+            else "its bytes are not those that were saved (sha256 differs)"
+        )
+    except OSError as error:
+        wrong = f"can not be read: {error.strerror}"
+    if wrong:
+        raise WeightsError(f"{path}: {wrong}; use another one")
 
 
 def load(path: Path) -> Tuple[Dict[str, Any], Optional[Dict[str, Any]]]:
@@ -126,3 +219,10 @@ def load(path: Path) -> Tuple[Dict[str, Any], Optional[Dict[str, Any]]]:
         raise WeightsError(f"{path}: MindSpore cannot read it: {str(error).splitlines()[0]}") from None
     text = parameters.pop(META_KEY, None)
     return parameters, json.loads(str(text)) if text is not None else None
+
+
+def load_state(path: Path) -> Dict[str, Any]:
+    """What only going on needs: NumPy arrays by name. `path`: the `.ckpt`, verified to resume."""
+    from safetensors.numpy import load_file
+
+    return dict(load_file(state_of(path)))

@@ -167,7 +167,12 @@ class Config(BaseModel):
 
     # Checkpoints
     save_steps: int = Field(330, ge=1, description="steps between checkpoints")
-    keep_checkpoint_max: int = Field(500, ge=1, description="checkpoints kept")
+    keep_checkpoint_max: int = Field(
+        500, ge=1, description="checkpoints kept; the last two with what a run needs to go on from them"
+    )
+    keep_every_epochs: int = Field(
+        0, ge=0, description="epochs between checkpoints that are kept for good besides, 0: none"
+    )
     train_dir: str = Field(
         "runs",
         validation_alias=AliasChoices("train_dir", "ckpt_dir"),

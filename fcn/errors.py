@@ -17,3 +17,7 @@ class DataError(FcnError):
 
 class WeightsError(FcnError):
     """A checkpoint or weights file that does not fit the network."""
+
+
+class SaveError(FcnError):
+    """A checkpoint that could not be written."""

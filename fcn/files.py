@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Tuple, Union
 
 _BLOCK_BYTES = 1 << 20
+_SYNC_BYTES = 64 << 20  # written between two syncs: a slow disk shows, and is not given a gigabyte at once
 
 
 def sha256_of(path: Path) -> str:
@@ -28,6 +29,30 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_blocks(
+    path: Path, blocks: Iterable[Union[bytes, memoryview]], wrote: Callable[[int], None] = lambda count: None
+) -> Tuple[int, str]:
+    """Write a file and have the disk hold it; its size and the sha256 of what was given.
+
+    `wrote` is told of bytes that the file has taken. Raises OSError.
+    """
+    digest, size, synced = hashlib.sha256(), 0, 0
+    with path.open("wb", buffering=0) as file:
+        for block in blocks:
+            for start in range(0, len(block), _BLOCK_BYTES):
+                piece = memoryview(block)[start : start + _BLOCK_BYTES]
+                digest.update(piece)
+                while piece:  # a disk that is nearly full takes a part
+                    count = file.write(piece)
+                    wrote(count)
+                    size, piece = size + count, piece[count:]
+                if size - synced >= _SYNC_BYTES:
+                    os.fdatasync(file.fileno())
+                    synced = size
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def write_atomic(path: Path, content: Union[str, bytes]) -> None:

@@ -26,7 +26,7 @@ def choose(folder: Path, world: World) -> Tuple[Optional[Checkpoint], List[str]]
     Rank 0 chooses, the others take the same one. Raises WeightsError where this rank cannot read what rank 0
     has chosen.
     """
-    found, damaged = checkpoint.newest(folder) if world.rank == 0 else (None, [])
+    found, damaged = checkpoint.newest(folder, to_resume=True) if world.rank == 0 else (None, [])
     mine = [found.step, _digest(found)] if found else [0, 0]
     step, digest = world.gather_sum(np.array(mine, np.int64)).tolist()
     if world.rank == 0 or step == 0:
@@ -48,7 +48,7 @@ def _of_step(folder: Path, step: int) -> Optional[Checkpoint]:
     """The whole checkpoint of this step; damaged ones of others do not matter."""
     for path in checkpoint.listed(folder, step):
         with suppress(WeightsError):
-            return checkpoint.verify(path)
+            return checkpoint.verify(path, to_resume=True)
     return None
 
 
@@ -67,10 +67,12 @@ def restore(found: Checkpoint, state: List[Tuple[str, Any]], data: DataSet) -> N
             f"{data.path}: is not the data set that {found.path} was trained on; put that one back, or start "
             "another run"
         )
-    values, _ = checkpoint.load(found.path)
+    loaded, _ = checkpoint.load(found.path)
+    values = {name: value.asnumpy() for name, value in loaded.items()}
+    values.update(checkpoint.load_state(found.path))
     wrong = [n for n, parameter in state if n not in values or values[n].shape != parameter.shape]
     more = sorted(values.keys() - {name for name, _ in state})
     if wrong or more:
         raise WeightsError(f"{found.path}: not of this run: {', '.join([*wrong, *more][:5])}")
     for name, parameter in state:
-        parameter.set_data(ms.Tensor(values[name].asnumpy()))
+        parameter.set_data(ms.Tensor(values[name]))

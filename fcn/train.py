@@ -8,13 +8,12 @@ import os
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
 
-from fcn import checkpoint, inject, resume
+from fcn import inject, resume
 from fcn.checkpoint import Checkpoint
 from fcn.compile_cache import compile_cache
 from fcn.data.order import steps_per_epoch
@@ -24,12 +23,11 @@ from fcn.evaluate import Evaluator
 from fcn.job import Job
 from fcn.loss_scale import LossScale
 from fcn.network import build_network
+from fcn.saver import Saver
 from fcn.schedule import learning_rate, start_rate
 from fcn.step import Steps
 from fcn.stop import PREEMPTED
 from fcn.weights import initialise
-
-BEST = "best"  # folder of the best checkpoint, in that of the others
 
 
 def work(job: Job) -> int:
@@ -62,7 +60,9 @@ class Trainer:
         self.evaluator: Optional[Evaluator] = None
         if config.eval_epochs:
             self.evaluator = Evaluator(config, job.device, self.world, self.status)
-        self.best: Optional[float] = None  # mean IoU
+        keep = config.keep_checkpoint_max
+        saves = self.world.rank == 0
+        self.saver = Saver(self.folder, self._weights(), self._moments(), keep, job.status, saves)
         self.evaluated = self.start_step = 0
         if found:
             self._go_on_from(found)
@@ -79,7 +79,9 @@ class Trainer:
             rank=self.world.rank,
             world=self.world.size,
         )
-        with closing(batches):
+        with closing(batches), closing(self.saver):
+            if self._evaluation_is_due(self.start_step) and self.evaluated < self.start_step:
+                self._save(self.start_step, regular=False, score=self._evaluate(self.start_step))
             first = self.start_step + 1
             for step in range(first, self.total_steps + 1):
                 with self._cache if step == first else nullcontext():  # which compiles
@@ -88,23 +90,23 @@ class Trainer:
                     self.status.phase("train")
                 last = step == self.total_steps
                 # Who was asked to leave has seconds left: save, and evaluate another time.
-                if self._evaluation_is_due(step) and (last or not stop):
-                    self._evaluate(step)
-                if last or stop or step % self.config.save_steps == 0:
-                    self._save(step)
+                evaluate = self._evaluation_is_due(step) and (last or not stop)
+                score = self._evaluate(step) if evaluate else None
+                regular = last or stop or step % self.config.save_steps == 0 or self._is_permanent(step)
+                self._save(step, regular, score, last=last or stop)
                 if stop and not last:
+                    self.saver.finish(stay=False)
                     return PREEMPTED
+            self.saver.finish(stay=True)
         return 0
 
     def _go_on_from(self, found: Checkpoint) -> None:
         resume.restore(found, self._state(), self.data)
         manifest = found.manifest
-        self.start_step, self.best = found.step, manifest["best_mean_iou"]
+        self.start_step, self.saver.best = found.step, manifest["best_mean_iou"]
+        self.evaluated = found.step if manifest["evaluated"] else 0
         self.steps.loss_scale = LossScale(**manifest["loss_scale"])
         self._say(f"going on from {found.path}, step {found.step} of {self.total_steps}")
-        if self._evaluation_is_due(found.step) and not manifest["evaluated"]:
-            with self.status.during("eval"):
-                self._evaluate(found.step)
 
     def _one_step(self, step: int, batches: Iterator[Any]) -> bool:
         epoch, step_in_epoch = self._place(step)
@@ -155,13 +157,20 @@ class Trainer:
         return epoch + 1, step_in_epoch + 1
 
     def _evaluation_is_due(self, step: int) -> bool:
-        epoch, step_in_epoch = self._place(step)
-        if self.evaluator is None or step_in_epoch < self.epoch_steps:
+        if self.evaluator is None or not self._ends_epoch(step):
             return False
-        return epoch % self.config.eval_epochs == 0 or step == self.total_steps
+        return self._place(step)[0] % self.config.eval_epochs == 0 or step == self.total_steps
 
-    def _evaluate(self, step: int) -> None:
-        """Score the present weights on all ranks; rank 0 keeps the best."""
+    def _ends_epoch(self, step: int) -> bool:
+        return step > 0 and step % self.epoch_steps == 0
+
+    def _is_permanent(self, step: int) -> bool:
+        """Whether the checkpoint of a step is kept for good."""
+        every = self.config.keep_every_epochs
+        return every > 0 and self._ends_epoch(step) and self._place(step)[0] % every == 0
+
+    def _evaluate(self, step: int) -> float:
+        """Mean IoU of the present weights, by all ranks."""
         assert self.evaluator is not None
         with self.status.during("eval"):
             result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
@@ -176,9 +185,7 @@ class Trainer:
                 pixel_accuracy=result.pixel_accuracy,
             )
             print(f"epoch: {epoch}, mean IoU {result.mean_iou}", flush=True)
-        if self.best is None or result.mean_iou > self.best:
-            self.best = result.mean_iou
-            self._save(step, self.folder / BEST, keep=1)
+        return result.mean_iou
 
     def _weights_to_score(self) -> Dict[str, np.ndarray]:
         """What is evaluated: the moving average where there is one, rank 0's batch-norm statistics."""
@@ -193,40 +200,24 @@ class Trainer:
         values.update(zip(moving, np.split(of_rank_0, ends[:-1])))
         return values
 
-    def _save(self, step: int, folder: Optional[Path] = None, keep: Optional[int] = None) -> None:
-        """Rank 0 writes; the others go on and wait in the next step."""
-        if self.world.rank != 0:
+    def _save(self, step: int, regular: bool, score: Optional[float] = None, last: bool = False) -> None:
+        self.saver.tell()
+        if not regular and score is None:
             return
-        with self.status.during("save"):
-            self._write(step, folder or self.folder, keep or self.config.keep_checkpoint_max)
-
-    def _write(self, step: int, folder: Path, keep: int) -> None:
-        self.status.enter("save", step)
         epoch, step_in_epoch = self._place(step)
-        state = self._state()
-        broken = [name for name, value in state if not np.isfinite(value.asnumpy()).all()]
-        if broken:
-            raise FloatingPointError(
-                f"{len(broken)} parameters are not finite after step {step}, such as {broken[0]}; they were "
-                f"not saved; lower base_lr, or set clip_norm; earlier checkpoints: {self.folder}"
-            )
-        path = checkpoint.save(
-            folder,
-            f"{self.config.model}-{epoch}_{step_in_epoch}",
-            state,
-            self._manifest(step, epoch),
-            keep,
-        )
-        self.status.send("checkpoint", path=str(path), step=step)
+        name = f"{self.config.model}-{epoch}_{step_in_epoch}"
+        self.saver.save(step, name, self._manifest(step, epoch), regular, score, last)
 
-    def _state(self) -> List[Tuple[str, Any]]:
-        """Everything that the next step depends on: weights, batch-norm statistics, momentum, average."""
-        parameters = [
-            *self.net.get_parameters(),
-            *self.steps.graph.optimizer.moments,
-            *(self.steps.graph.average or ()),
-        ]
-        return [(parameter.name, parameter) for parameter in parameters]
+    def _weights(self) -> List[ms.Parameter]:
+        """What can be scored: weights, batch-norm statistics, their moving average."""
+        return [*self.net.get_parameters(), *(self.steps.graph.average or ())]
+
+    def _moments(self) -> List[ms.Parameter]:
+        return list(self.steps.graph.optimizer.moments)
+
+    def _state(self) -> List[Tuple[str, ms.Parameter]]:
+        """Everything that the next step depends on, by name."""
+        return [(parameter.name, parameter) for parameter in (*self._weights(), *self._moments())]
 
     def _manifest(self, step: int, epoch: int) -> Dict[str, Any]:
         config = self.config
@@ -234,8 +225,8 @@ class Trainer:
         return {
             "step": step,
             "epoch": epoch,
+            "permanent": self._is_permanent(step),
             "loss_scale": self.steps.loss_scale.state(),
-            "best_mean_iou": self.best,
             "evaluated": self.evaluated == step,
             "architecture": {"model": config.model, **asdict(config.architecture)},
             "normalisation": config.normalisation,

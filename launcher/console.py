@@ -173,6 +173,10 @@ def _checkpoint(event: Event) -> str:
     return f"checkpoint: {event['path']}"
 
 
+def _save_failed(event: Event) -> str:
+    return f"warning: {event['message']}"
+
+
 def _metric(event: Event) -> Optional[str]:
     mean_iou = event.get("mean_iou")
     return None if mean_iou is None else f"mean IoU: {mean_iou:.4f}"
@@ -217,6 +221,7 @@ _DESCRIBERS: Dict[str, Callable[[Event], Optional[str]]] = {
     "eval": _eval,
     "bench": _bench,
     "checkpoint": _checkpoint,
+    "save_failed": _save_failed,
     "metric": _metric,
     "decision": _decision,
     "verdict": _verdict,

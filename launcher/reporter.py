@@ -18,6 +18,7 @@ WORKER_EVENTS: Dict[str, tuple] = {
     "eval": ("done", "total"),
     "bench": ("done", "total"),
     "checkpoint": ("path",),
+    "save_failed": ("message",),
     "metric": (),
     "error": ("type", "message"),
 }

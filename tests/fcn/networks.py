@@ -20,11 +20,11 @@ def write_checkpoint(folder: Path, config, name: str = "FCN8s-1_1") -> Path:
         if parameter.name.startswith("score_"):  # large enough that neighbouring pixels differ
             values = np.random.default_rng(len(parameter.name)).normal(size=parameter.shape)
             parameter.set_data(ms.Tensor(values.astype(np.float32)))
-    parameters = [(parameter.name, parameter) for parameter in net.get_parameters()]
+    weights = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
     manifest = {
         "step": 1,
         "epoch": 1,
         "architecture": {"model": config.model, **asdict(config.architecture)},
         "normalisation": config.normalisation,
     }
-    return checkpoint.save(folder, name, parameters, manifest, keep=10)
+    return checkpoint.save(folder, name, weights, None, manifest)

@@ -152,18 +152,18 @@ class Disk:
     ("free_gb", "eval_epochs", "expected"),
     [
         (1.0, 0, "2 checkpoints of this network take 2.2 GB"),
-        (3.0, 1, "3 checkpoints of this network take 3.2 GB"),
-        (20.0, 0, "500 checkpoints will take 538.1 GB"),
-        (20.0, 0, "set keep_checkpoint_max=17 "),
-        (20.0, 1, "500 checkpoints and the best one will take 539.1 GB"),
-        (20.0, 1, "set keep_checkpoint_max=16 "),
+        (2.5, 1, "3 checkpoints of this network take 2.7 GB"),
+        (20.0, 0, "500 checkpoints will take 270.1 GB"),
+        (20.0, 0, "set keep_checkpoint_max=33 "),
+        (20.0, 1, "500 checkpoints and the best one will take 270.7 GB"),
+        (20.0, 1, "set keep_checkpoint_max=32 "),
         (9000.0, 1, None),
     ],
 )
 def test_a_disk_that_will_be_full_is_foreseen(
     data, tmp_path, monkeypatch, small_config, free_gb, eval_epochs, expected
 ):
-    """The full network's checkpoint is 1.08 GB with momentum; 500 epochs of one step keep 500 of them."""
+    """The full network's weights take 0.54 GB, as much as its momentum; 500 epochs of one step keep 500."""
     disk = Disk()
     disk.free = int(free_gb * 1e9)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: disk)

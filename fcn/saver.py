@@ -1,0 +1,224 @@
+"""Saving while the training goes on: the state is copied between two steps and written by a thread.
+
+The thread holds Python's lock for moments only, and steps aside for the training where cores are scarce.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Mapping, Optional
+
+import numpy as np
+
+from fcn import checkpoint
+from fcn.errors import SaveError, WeightsError
+from fcn.status import Status
+
+BEST = "best"  # folder of the best checkpoint, in that of the others
+NICE = 10
+# How long a save that is due waits for the one before it. The other ranks are in the next step's sum by then,
+# which gives up after 30 s on CPUs, unless the launcher has set more.
+WAIT_S = 20.0
+POLL_S = 1.0
+# The last save of a run finds no room: how long it is tried again. The other ranks wait for rank 0 to leave.
+RETRY_S, RETRY_EVERY_S = 300.0, 5.0
+_FINITE_BLOCK = 1 << 20  # values
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A checkpoint of a job: where, with what manifest, whether with its state, how many are kept there."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    state: bool
+    keep: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is being written of one step. `best`: mean IoU of the best checkpoint afterwards."""
+
+    step: int
+    name: str
+    targets: List[_Target]
+    best: Optional[float]
+
+
+class Saver:
+    """Writes the checkpoints of a training: rank 0's alone, one at a time.
+
+    Takes memory for a second copy of what it saves. `best`: mean IoU of the best checkpoint that there is.
+    """
+
+    def __init__(
+        self, folder: Path, weights: List[Any], state: List[Any], keep: int, status: Status, writes: bool
+    ) -> None:
+        """weights, state: MindSpore's parameters, see fcn.checkpoint. writes: False on all ranks but 0."""
+        self.best: Optional[float] = None
+        self._folder, self._keep, self._status, self._writes = folder, keep, status, writes
+        self._running: Optional[Future] = None
+        self._job: Optional[_Job] = None
+        self._failed: Optional[SaveError] = None
+        self._taken = 0  # bytes, by the disk
+        if writes:
+            self._live = {parameter.name: parameter for parameter in (*weights, *state)}
+            copies = {name: np.empty_like(value.asnumpy()) for name, value in self._live.items()}
+            self._weights = {parameter.name: copies[parameter.name] for parameter in weights}
+            self._state = {parameter.name: copies[parameter.name] for parameter in state}
+            self._pool = ThreadPoolExecutor(1, "saver", initializer=_step_aside)
+            # The kernel gives memory when it is first written to, in seconds for a gigabyte: not in a step.
+            self._running = self._pool.submit(lambda: [copy.fill(0) for copy in copies.values()])
+
+    def save(
+        self,
+        step: int,
+        name: str,
+        manifest: Mapping[str, Any],
+        regular: bool,
+        score: Optional[float] = None,
+        last: bool = False,
+    ) -> None:
+        """Copy the present state and have it written as `name`, once the save before is over.
+
+        regular: to be kept with its state. score: mean IoU; above the best one so far, the weights are kept
+        in BEST. last: no step follows. A save that cannot begin in WAIT_S is left out, unless it is the last.
+        """
+        if not self._writes:
+            return
+        with self._status.during("save"):
+            self._status.enter("save", step)
+            if not self._wait(step, None if last else WAIT_S):
+                self._complain(
+                    step,
+                    f"{self._folder / name}.ckpt: not saved: the save before it still runs; the disk is slow",
+                )
+                return
+            self.tell()
+            is_best = score is not None and (self.best is None or score > self.best)
+            best = score if is_best else self.best
+            described = {**manifest, "best_mean_iou": best}
+            targets = []
+            if is_best:  # first: the regular one says which is the best
+                targets.append(_Target(self._folder / BEST, {**described, "permanent": False}, False, 1))
+            if regular:
+                targets.append(_Target(self._folder, described, True, self._keep))
+            if targets:
+                self._copy()
+                self._job = _Job(step, name, targets, best)
+                self._running = self._pool.submit(self._write, self._job)
+
+    def _copy(self) -> None:
+        for copies in (self._weights, self._state):
+            for name, copy in copies.items():
+                np.copyto(copy, self._live[name].asnumpy())
+
+    def tell(self, again: bool = False) -> None:
+        """Report the save that has ended since: between steps, so that what is said is in their order.
+
+        again: what had failed has been tried again, which is not said. Raises FloatingPointError where the
+        values were not finite.
+        """
+        if self._job is None or self._running is None or not self._running.done():
+            return
+        ended, self._running, self._failed = self._running, None, None
+        try:
+            paths = ended.result()
+        except SaveError as error:
+            self._failed = error
+            if not again:
+                self._complain(self._job.step, f"{error}; training goes on; make room, or see to the disk")
+            return
+        self.best = self._job.best
+        for path in paths:
+            self._status.send("checkpoint", path=str(path), step=self._job.step)
+
+    def finish(self, stay: bool) -> None:
+        """Wait for the last save. stay: where it failed try again for RETRY_S, then raise its SaveError."""
+        if self._job is None:
+            return
+        with self._status.during("save"):
+            self._wait(self._job.step, None)
+            self.tell()
+            end = time.monotonic() + RETRY_S
+            while stay and self._failed is not None:
+                if time.monotonic() > end:
+                    raise self._failed
+                time.sleep(RETRY_EVERY_S)
+                self._status.enter("save", self._job.step)
+                self._running = self._pool.submit(self._write, self._job)
+                self._wait(self._job.step, None)
+                self.tell(again=True)
+
+    def close(self) -> None:
+        """Wait for what is being written, whatever comes of it."""
+        if self._writes:
+            self._pool.shutdown()
+
+    def _wait(self, step: int, limit_s: Optional[float]) -> bool:
+        """Whether the save before is over within the limit. A disk that takes bytes is no hang."""
+        end = time.monotonic() + (float("inf") if limit_s is None else limit_s)
+        while self._running is not None and not self._running.done():
+            if time.monotonic() >= end:
+                return False
+            taken = self._taken
+            wait([self._running], POLL_S)
+            if self._taken != taken:
+                self._status.enter("save", step)
+        return True
+
+    def _complain(self, step: int, text: str) -> None:
+        print(f"warning: {text}", flush=True)
+        self._status.send("save_failed", step=step, message=text)
+
+    # --- by the thread
+
+    def _write(self, job: _Job) -> List[Path]:
+        """Write the checkpoints of a job; then delete what they replace. Raises SaveError."""
+        self._require_finite(job.step)
+        paths = []
+        for target in job.targets:
+            state = self._state if target.state else None
+            paths.append(
+                checkpoint.save(target.folder, job.name, self._weights, state, target.manifest, self._took)
+            )
+        for path, target in zip(paths, job.targets):
+            try:
+                checkpoint.retire(path, target.keep)
+            except WeightsError as error:
+                raise SaveError(f"{error}: it was saved just now, and does not read back") from None
+            except OSError as error:
+                raise SaveError(f"{error.filename}: can not be deleted: {error.strerror}") from None
+        return paths
+
+    def _require_finite(self, step: int) -> None:
+        broken = [
+            name
+            for copies in (self._weights, self._state)
+            for name, copy in copies.items()
+            if not _is_finite(copy.reshape(-1))
+        ]
+        if broken:
+            raise FloatingPointError(
+                f"{len(broken)} parameters are not finite after step {step}, such as {broken[0]}; they were "
+                f"not saved; lower base_lr, or set clip_norm; earlier checkpoints: {self._folder}"
+            )
+
+    def _took(self, count: int) -> None:
+        self._taken += count
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Block by block: the mask of a whole layer would be as large as a fourth of it."""
+    blocks = range(0, values.size, _FINITE_BLOCK)
+    return all(bool(np.isfinite(values[start : start + _FINITE_BLOCK]).all()) for start in blocks)
+
+
+def _step_aside() -> None:
+    """The calling thread's alone: Linux has a niceness for each."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
