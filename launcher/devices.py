@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import hccn, npu_smi
 from launcher.npu_smi import Unreadable
@@ -162,6 +162,14 @@ def health_of(npu: Npu, driver_tools: Optional[Path] = None) -> Optional[npu_smi
         return npu_smi.parse_health(_said(run_all([asked])[0]))
     except Unreadable:
         return None
+
+
+def fact(npu: Npu) -> Dict[str, Any]:
+    """A device as JSON: its numbers, its figures, and its error codes where it is not OK."""
+    told = {**npu.state._asdict(), "id": npu.id, "logic": npu.logic}
+    del told["phy"]
+    health = health_of(npu) if npu.state.health != "OK" else None
+    return {**told, "codes": [] if health is None else list(health.codes)}
 
 
 def run_all(commands: Sequence[Sequence[str]], keep_failed: bool = False) -> List[Optional[str]]:

@@ -13,7 +13,8 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
 From the agent (`event`), on its stdout; the host is clean when it has ended after `done`:
 
     hello    protocol, facts: see launcher/agent/observe.py
-    pong     id, time_ns; at most every HEALTH_S seconds health: see launcher/agent/health.py
+    pong     id, time_ns; at most every HEALTH_S seconds health: see launcher/agent/health.py; where there are
+             Ascend devices, now and then devices: see launcher/agent/device_watch.py
     abandoned  pids: processes of a run that nobody watched any more, which were found here and killed
     started  name, rank, pid
     status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD

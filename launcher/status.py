@@ -81,6 +81,10 @@ class Status:
         content = _content(event)
         self.hosts[content.pop("host")] = {**content, "updated_ns": event["time_ns"]}
 
+    def _fold_devices(self, event: Mapping[str, Any]) -> None:
+        content = _content(event)
+        self.hosts.setdefault(content.pop("host"), {})["devices"] = content
+
     def _fold_metric(self, event: Mapping[str, Any]) -> None:
         self._fields["metric"] = _content(event)
 

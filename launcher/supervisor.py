@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, T
 
 from launcher import host_health, policy
 from launcher.agent.processes import TOKEN
+from launcher.device_health import DeviceHealth
 from launcher.diagnosis import Failure, report
 from launcher.engines import ENGINES
 from launcher.engines.link import AgentLink
@@ -70,6 +71,7 @@ class Supervisor:
         self._grace_end: Optional[float] = None  # monotonic
         watched = (cluster.timeouts, self.links, reporter, self._after, self._on_hung)
         self.hangs = HangWatch(*watched)
+        self.devices = DeviceHealth(reporter)
         self._warned: Set[Tuple[str, str]] = set()  # host and what is wrong with it
 
     def supervise(self, planner: Callable[[], MakePlan], signals: Signals) -> ExitCode:
@@ -172,9 +174,11 @@ class Supervisor:
     def _on_pong(self, link: AgentLink, message: dict) -> None:
         if not self.state.failures:  # these are compared by one and the same idea of the clocks
             link.on_pong(message)
+        if "devices" in message:
+            self.devices.heard(link.host, message["devices"], self.processes.values())
         if "health" in message and link.clock.best is not None:
             health = {**message["health"], "clock_offset_s": round(link.clock.best.offset_ns / 1e9, 6)}
-            self.reporter.emit("health", host=link.host, **health)
+            self.reporter.emit("health", host=link.host, **health, **self.devices.figures(link.host))
             for what, text in host_health.warnings(link.host, health).items():
                 if (link.host, what) not in self._warned:
                     self._warned.add((link.host, what))

@@ -12,6 +12,7 @@ from functools import partial
 
 from launcher import logfile, open_files
 from launcher.agent import observe, processes
+from launcher.agent.device_watch import DeviceWatch
 from launcher.agent.health import Health, HealthWatch, MemoryKills
 from launcher.agent.watch import DeathWatch
 from launcher.protocol import FROZEN_S, LISTEN_S, VERSION, Inbox, Outbox
@@ -47,6 +48,7 @@ class Agent:
         self.lease_s = lease_s
         self.lease_end: float | None = None  # monotonic
         self.health = HealthWatch(Health(options.get("devices", ())))
+        self.device_watch = DeviceWatch(options.get("devices", ()))
         self.memory_kills = MemoryKills()
         self.waiting: deque[dict] = deque()  # plans of processes to start
         self.where = {"log_dir": "", "cwd": "", "token": ""}
@@ -152,6 +154,9 @@ class Agent:
         health = self.health.news(self.where["cwd"]) if self.where["cwd"] else None
         if health is not None:
             answer["health"] = health
+        devices = self.device_watch.news() if self.children else None
+        if devices is not None:
+            answer["devices"] = devices
         self.outbox.put(answer)
 
     def _op_start(self, message: dict) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 from launcher import devices
+from launcher.device_health import SICK
 from launcher.doctor.check import Check, Finding, Request, View, size
 
-SICK = ("Alarm", "Critical")  # those of which npu-smi says that they do not work any more
 USED_SHARE = 0.3  # of a device's memory; its firmware takes a tenth of that, MindSpore warns at half
 
 
@@ -24,22 +24,13 @@ def gather_npus(request: Request) -> Optional[Dict[str, Any]]:
     found = devices.inventory()
     return {
         "version": found.version,
-        "devices": [device_fact(npu) for npu in found.npus],
+        "devices": [devices.fact(npu) for npu in found.npus],
         "processes": [
             {"device": device, "pid": process.pid, "name": process.name, "memory_mb": process.memory_mb}
             | {"owner": owner(process.pid)}
             for device, process in found.processes
         ],
     }
-
-
-def device_fact(npu: devices.Npu) -> Dict[str, Any]:
-    """One device as JSON: its numbers and how it is."""
-    state = npu.state
-    fact = {**state._asdict(), "id": npu.id, "logic": npu.logic}
-    del fact["phy"]
-    codes = devices.health_of(npu) if state.health != "OK" else None
-    return {**fact, "codes": [] if codes is None else list(codes.codes)}
 
 
 def owner(pid: int) -> Optional[str]:

@@ -12,8 +12,10 @@ folder = Path(os.environ["SIMULATED_HOST"])
 settings = json.loads((folder / "host.json").read_text())
 
 from launcher import devices  # noqa: E402
+from launcher.agent import device_watch  # noqa: E402
 from launcher.doctor import host, software  # noqa: E402
 
+device_watch.PERIOD_S = 0.1
 devices.DEV = folder / "dev"
 devices.DRIVER_TOOLS = folder / "nothing"
 software.DRIVER_INFO = folder / "version.info"
