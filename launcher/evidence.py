@@ -32,11 +32,13 @@ class Sign(Enum):
     PORT_TAKEN = "port taken"  # between the agent's look for a free one and the process's own use of it
     DISK_FULL = "disk full"
     LOST_PEER = "lost peer"  # what a rank says when another one is gone
+    DEVICE = "device"  # it, or its link, is broken or held by a process of before
 
 
 _SIGNS = (
     (Sign.PORT_TAKEN, re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")),
     (Sign.DISK_FULL, re.compile(r"No space left on device|Disk quota exceeded")),
+    (Sign.DEVICE, re.compile(r"EJ0001|EJ0002|failed ret\(-67\)|(Device|ts) lost heartb|Device is abnormal")),
     (
         Sign.LOST_PEER,
         re.compile(
@@ -45,7 +47,8 @@ _SIGNS = (
             r"|total number of timed out node|is timed out. It may exit with exception"
             r"|Failed to initialize distributed job cluster"
             r"|ranks have come to '\w+' in|no answer from \S+:\d+ in"  # fcn.distributed
-            r"|EI0002|EI0006"  # HCCL: a notification, or the socket of a peer, did not come in time
+            # CANN: a peer's notification, socket, link, packet or answer, or a task, did not come in time
+            r"|EI0002|EI0006|EI0009|EI0013|EI0015|EE1002|Heartbeat Lost Occurred"
             r"|Connection reset by peer|Connection refused|Broken pipe"
         ),
     ),

@@ -17,6 +17,7 @@ from typing import Any, FrozenSet, Iterable, Mapping, NamedTuple, Optional, Tupl
 
 from launcher.diagnosis import Failure, Kind, is_consequence
 from launcher.errors import ExitCode
+from launcher.evidence import Sign
 from launcher.selection import Place
 
 FIRST_WAIT_S = 1.0
@@ -135,7 +136,7 @@ def blame(failure: Optional[Failure], device: Optional[int]) -> Optional[Place]:
     None where only an effect of it was seen, where it was the port or a disk, and for memory, which the
     kernel takes from whom it likes.
     """
-    if failure is None or failure.sign is not None or is_consequence(failure):
+    if failure is None or failure.sign not in (None, Sign.DEVICE) or is_consequence(failure):
         return None
     if failure.kind is Kind.OUT_OF_MEMORY:
         return None

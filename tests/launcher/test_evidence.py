@@ -108,6 +108,15 @@ EI0006: 2026-03-18-10:33:52.444.436 Getting socket times out. Reason: Remote Ran
         "RuntimeError: Call Ascend api failed. EI0006: 2026-03-18-10:33:52.444.436 Getting socket times out. "
         "Reason: Remote Rank did not send in time.",
     ),
+    "the device is held by a process of before": (
+        f"""\
+{FRAMES}RuntimeError: Init hccl failed.
+EJ0001: 2026-03-18-10:33:52.444.436 Failed to initialize the HCCP process.
+        Solution: Wait for 10s after killing the last training process and try again.
+""",
+        Sign.DEVICE,
+        None,
+    ),
     "a warning of long ago, then an error of the code": (
         f"""\
 [WARNING] ME(1:2,MainProcess):2026-11-23-13:26:20.509.000 [cache.py:4] No space left on device, cache is off

@@ -230,6 +230,7 @@ def test_blame_is_for_causes_alone():
     assert blame(failure(Kind.OUT_OF_MEMORY, signal=9), 3) is None
     assert blame(failure(Kind.RAISED, error=("Connection reset by peer",)), 3) is None
     assert blame(failure(Kind.EXIT_CODE, error=("Address already in use",)), 3) is None
+    assert blame(failure(Kind.RAISED, error=("EJ0002: the link of the NPU is down",)), 3) == DEVICE
     assert blame(failure(Kind.AGENT_LOST, name="agent", rank=None), None) == Place("h1")
     assert blame(failure(Kind.NOT_STARTED, name="agent", rank=None), None) == Place("h1")
     assert blame(failure(Kind.SIGNAL, name="scheduler", rank=None, signal=9), None) is None
