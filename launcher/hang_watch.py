@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Set
 
 from launcher.hangs import Hangs
@@ -12,13 +11,12 @@ from launcher.policy import Hung
 if TYPE_CHECKING:
     from launcher.cluster import Timeouts
     from launcher.engines.link import AgentLink
+    from launcher.loop import Loop
     from launcher.plan import Process
     from launcher.reporter import Reporter
 
 CHECK_S = 1.0  # between checks of who is silent
 ANSWER_S = 10.0  # for the agents of all hosts to say what they see, or they are asked anew
-
-After = Callable[[float, str, Callable[[], None]], None]
 
 
 class HangWatch:
@@ -33,26 +31,26 @@ class HangWatch:
         timeouts: Timeouts,
         links: Mapping[str, AgentLink],
         reporter: Reporter,
-        after: After,
+        loop: Loop,
         on_hung: Callable[[Hung], None],
     ) -> None:
-        """after: calls back after seconds, by a name. on_hung: takes the verdict."""
+        """on_hung: takes the verdict."""
         self._limits = PhaseLimits(timeouts.start_s, timeouts.phase_s, timeouts.hang_s)
         self._hangs = Hangs(self._limits)
         self._check_s = min(CHECK_S, timeouts.hang_s / 4)
-        self._links, self._reporter, self._after, self._on_hung = links, reporter, after, on_hung
+        self._links, self._reporter, self._loop, self._on_hung = links, reporter, loop, on_hung
         self._asked_s = 0.0
         self._waiting: Set[str] = set()  # hosts whose answer is still to come
         self._looks: Dict[str, dict] = {}
         self._suspected: Set[str] = set()
         self._over = False
-        after(self._check_s, "hangs", self._check)
+        loop.after(self._check_s, "hangs", self._check)
 
     def started(self, process: Process, time_ns: int) -> None:
-        self._hangs.started(process.name, process.rank, process.host, time.monotonic(), time_ns)
+        self._hangs.started(process.name, process.rank, process.host, self._loop.now(), time_ns)
 
     def heard(self, name: str, data: Mapping[str, Any], time_ns: int) -> None:
-        self._hangs.heard(name, data, time.monotonic(), time_ns)
+        self._hangs.heard(name, data, self._loop.now(), time_ns)
 
     def ended(self, name: str) -> None:
         self._hangs.ended(name)
@@ -64,7 +62,7 @@ class HangWatch:
     def _check(self) -> None:
         if self._over:
             return
-        now_s = time.monotonic()
+        now_s = self._loop.now()
         for told in self._limits.news():
             self._reporter.emit("limit", **vars(told))
         self._tell_of_suspects(now_s)
@@ -75,7 +73,7 @@ class HangWatch:
             self._waiting = {host for host, link in self._links.items() if not link.ended}
             for host in self._waiting:
                 self._links[host].outbox.put({"op": "probe"})
-        self._after(self._check_s, "hangs", self._check)
+        self._loop.after(self._check_s, "hangs", self._check)
 
     def _tell_of_suspects(self, now_s: float) -> None:
         suspects = self._hangs.suspects(now_s)
@@ -96,7 +94,7 @@ class HangWatch:
         self._looks.update(looks)
         if self._waiting:
             return
-        hung = self._hangs.seen(self._looks, time.monotonic())
+        hung = self._hangs.seen(self._looks, self._loop.now())
         if hung is not None:
             known = {**vars(hung), "since_ns": hung.time_ns, "processes": self._looks}
             self._reporter.emit("hung", **known)

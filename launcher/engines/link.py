@@ -91,20 +91,30 @@ class AgentLink:
         """Its output has ended: the agent has, or the way to it."""
         return self.inbox.eof
 
+    @property
+    def released(self) -> bool:
+        """Whether the lease was taken from it."""
+        assert self.process.stdin is not None
+        return self.process.stdin.closed
+
     def release(self) -> None:
-        """Gives up the lease: guard and agent kill at once."""
+        """Takes the lease: guard and agent kill at once."""
         assert self.process.stdin is not None
         self.outbox.broken = True
         if not self.process.stdin.closed:
             self.process.stdin.close()
 
-    def close(self) -> None:
+    def kill_unheard(self) -> None:
+        """Ends one that is on its way, perhaps for ever: nothing runs there."""
+        if self.facts is None:
+            self.process.kill()
+
+    def close(self, limit_s: float = EXIT_LIMIT_S) -> None:
         """Ends the process for good, reaps it, and removes its log if it said nothing."""
         self.release()
-        if self.facts is None:  # on its way, perhaps for ever, and nothing runs there
-            self.process.kill()
+        self.kill_unheard()
         try:
-            self.process.wait(EXIT_LIMIT_S)
+            self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -118,10 +128,10 @@ class AgentLink:
         """What to do about an agent that has not come up."""
         return f"try the command by hand: {shlex.join(self.argv)}"
 
-    def reason(self) -> str:
+    def reason(self, limit_s: float = EXIT_LIMIT_S) -> str:
         """Why it is gone: its exit, and the last lines that it or the way to it printed."""
         try:
-            code = self.process.wait(EXIT_LIMIT_S)
+            code = self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             how = "its output ended"
         else:
