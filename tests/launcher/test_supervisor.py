@@ -201,7 +201,7 @@ def test_a_failure_in_a_preemption_begins_no_second_grace(start, tmp_path):
     launch.until_training(2)
     launch.signal(signal.SIGTERM)
     launch.until("decision", action="preempt")
-    os.kill(launch.all("started")[1]["pid"], signal.SIGKILL)
+    os.kill(next(e["pid"] for e in launch.all("started") if e["host"] == "h2"), signal.SIGKILL)
     assert launch.finish() == 75
     (stop,) = [message for message in map(json.loads, told.open()) if message["op"] == "stop"]
     assert 0 < stop["grace_s"] < LONG_S
