@@ -102,13 +102,18 @@ def choose(chip: Chip, servers: Sequence[Sequence[int]], count: int) -> Optional
     """
     if not chip.equal_servers:
         chosen: List[List[int]] = []
+        missing = count
         for ids in servers:
-            chosen.append(list(ids[: count - sum(map(len, chosen))]))
-        return chosen if sum(map(len, chosen)) == count else None
+            chosen.append(list(ids[:missing]))
+            missing -= len(chosen[-1])
+        return None if missing else chosen
     for number in range(1, len(servers) + 1):
-        parts = [_part(chip, ids, count // number) for ids in servers]
+        each = count // number
+        if count % number or (chip.counts and each not in chip.counts):
+            continue
+        parts = [_part(chip, ids, each) for ids in servers]
         able = [index for index, part in enumerate(parts) if part]
-        if count % number == 0 and len(able) >= number:
+        if len(able) >= number:
             return [part if index in able[:number] else [] for index, part in enumerate(parts)]
     return None
 

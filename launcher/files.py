@@ -24,6 +24,21 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def sync_file_system(path: Path) -> None:
+    """Writes through everything that waits on the file system of a folder: for thousands of files, each of
+    which would take a sync of its own. Raises OSError, also for what could not be written."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if library.syncfs(folder) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(folder)
+
+
 def write_atomic(path: Path, data: Union[bytes, str]) -> None:
     """Replaces the file `path`: whatever happens in between, it holds the old content or the new, whole.
 

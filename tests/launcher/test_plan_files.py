@@ -155,3 +155,29 @@ def test_a_large_plan_keeps_its_files_apart() -> None:
     cluster = cluster_from({"device_kind": "cpu", "hosts": hosts}, "test.yaml")
     files = render(make_plan(cluster, Job("train", "/r", ("-m", "x")), {}), has_run=True)
     assert {f"rank-{i:03d}.env" for i in range(150)} <= set(files)
+
+
+def test_processes_with_other_variables_have_files_of_their_own(tmp_path: Path) -> None:
+    """Files are rendered together where the variables have the same names, whatever their values."""
+    plan = plan_of("8xascend910.yaml", str(tmp_path), env={"name": "mine", "command": "x y"})
+    different = replace(plan.processes[3], env={**plan.processes[3].env, "ONE_MORE": "1"})
+    plan = replace(plan, processes=(*plan.processes[:3], different, *plan.processes[4:]))
+    write_plan(plan, tmp_path / "plan")
+    for process in plan.processes:
+        assert sourced(tmp_path / "plan" / f"{process.name}.env") == process.env
+    heads = [text.splitlines()[0] for text in (render(plan, True)[f"rank-0{i}.env"] for i in (0, 7))]
+    assert heads[0].startswith("# rank-00 of attempt 1, on node1, device 0.")
+    assert heads[1].startswith("# rank-07 of attempt 1, on node1, device 7.")
+
+
+def test_the_peers_are_a_file_for_the_ranks(tmp_path: Path) -> None:
+    plan = plan_of("8xascend910.yaml", str(tmp_path))
+    assert json.loads(render(plan, True)["peers.json"])[3] == [None, 3, "127.0.0.1"]
+    assert "peers.json" not in render(plan_of("1xcpu.yaml"), True)
+
+
+def test_many_files_are_written_through_at_once(tmp_path: Path) -> None:
+    hosts = [{"name": "big", "address": "10.0.0.1", "devices": 100}]
+    cluster = cluster_from({"device_kind": "cpu", "hosts": hosts}, "test.yaml")
+    names = write_plan(make_plan(cluster, Job("train", str(tmp_path), ("-m", "x")), {}), tmp_path / "plan")
+    assert len(names) == 103 and sorted(p.name for p in (tmp_path / "plan").iterdir()) == names
