@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from launcher.catalogue import Role, Signature, catalogue
 from launcher.errors import ExitCode
 from launcher.evidence import HEADER, Sign, one_line, sign
 
@@ -85,7 +84,6 @@ SIGNALS: Dict[int, Tuple[str, str]] = {
 EARLY_EXIT = "exit code 0, before its work was done"
 SOMEBODY = "somebody killed it; the system did not, there was memory"
 SHOWN_LINES = 20  # of the log of who failed first
-OF_ANY_PROGRAM = ("program-error", "exception")  # in the catalogue: it refers to the traceback
 NOBODY = "ranks"  # the name of a failure that is not one rank's
 
 
@@ -193,21 +191,9 @@ def remedy(failure: Failure) -> str:
     if failure.kind is Kind.EXIT_CODE and not failure.error:
         log = f"plan/{failure.name}.env beside its log tells how to run it by hand"
         return f"its log names no error: see its last lines; {log}"
-    known = _known(failure)
-    if known is not None:
-        return known.remedy[0].lower() + known.remedy[1:].rstrip(".")
     if any(line.endswith(HEADER) for line in failure.tail):
         return "correct what the traceback in its log names"
     return ""
-
-
-def _known(failure: Failure) -> Optional[Signature]:
-    """What the catalogue of errors knows of its error, the cause before what came of it."""
-    if failure.kind not in (Kind.RAISED, Kind.EXIT_CODE):
-        return None
-    found = [signature for signature in map(catalogue().find, failure.error) if signature is not None]
-    special = [signature for signature in found if signature.name not in OF_ANY_PROGRAM]
-    return min(special, key=lambda signature: [*Role].index(signature.role), default=None)
 
 
 def tied(failures: Iterable[Failure], first: Failure) -> List[Failure]:
