@@ -187,7 +187,10 @@ def _decision(event: Event) -> str:
 
 
 def _verdict(event: Event) -> str:
-    lines: List[str] = [event["text"], *event["then"]]
+    lines: List[str] = [event["text"]]
+    if event["cause"]:
+        lines += [f"cause: {event['cause']}", f"to do: {event['to_do']}"]
+    lines += event["then"]
     if event["tail"]:
         lines += [f"last lines of {event['name']}:", *(TAIL_PREFIX + line for line in event["tail"])]
     return "\n".join(lines)

@@ -6,10 +6,13 @@ import re
 import signal
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from launcher.errors import ExitCode
 from launcher.evidence import HEADER, Sign, one_line, sign
+
+if TYPE_CHECKING:
+    from launcher.catalogue import Signature
 
 
 class Kind(Enum):
@@ -138,9 +141,16 @@ def ended_by(
 
 
 def report(
-    failures: Sequence[Failure], first: Failure, device: Optional[int], log: Optional[str]
+    failures: Sequence[Failure],
+    first: Failure,
+    device: Optional[int],
+    log: Optional[str],
+    known: Optional[Signature] = None,
 ) -> Dict[str, Any]:
-    """The verdict for people and programs. device, log: of the first failure's process, where it has them."""
+    """The verdict for people and programs. device, log: of the first failure's process, where it has them.
+
+    known: the error of the catalogue that it ended with, whose words then take the place of our advice.
+    """
     return {
         "name": first.name,
         "rank": first.rank,
@@ -149,14 +159,21 @@ def report(
         "kind": first.kind.value,
         "what": first.what,
         "log": log,
-        "text": sentence(first, device, log),
+        "text": sentence(first, device, log, known),
+        "cause": None if known is None else known.cause,
+        "to_do": None if known is None else known.remedy,
         "then": followers(failures, first),
         "tail": list(first.tail[-SHOWN_LINES:]),
     }
 
 
-def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] = None) -> str:
-    """The verdict: who failed first, where, why, and where to read more."""
+def sentence(
+    failure: Failure,
+    device: Optional[int] = None,
+    log: Optional[str] = None,
+    known: Optional[Signature] = None,
+) -> str:
+    """The verdict: who failed first, where, why, what to do (unless `known` tells), where to read more."""
     if failure.name == "agent":
         text = f"host {failure.host} failed first: {failure.what}"
     elif failure.name == NOBODY:
@@ -166,7 +183,7 @@ def sentence(failure: Failure, device: Optional[int] = None, log: Optional[str] 
         where = f"host {failure.host}" if device is None else f"host {failure.host}, device {device}"
         verb = "has" if failure.kind is Kind.HUNG else "failed first:"
         text = f"{who} ({where}) {verb} {failure.what}"
-    advice = remedy(failure)
+    advice = remedy(failure) if known is None else ""
     return "; ".join(filter(None, [text, advice, f"log: {log}" if log else None]))
 
 

@@ -12,6 +12,7 @@ from launcher.diagnosis import Failure, report
 from launcher.errors import ExitCode, PreflightError
 from launcher.hang_watch import HangWatch
 from launcher.hosts import Hosts
+from launcher.known import known_error
 from launcher.loop import Loop
 from launcher.policy import Action
 from launcher.protocol import VERSION
@@ -151,7 +152,7 @@ class Supervisor:
             message: Dict[str, Any] = {
                 "op": "start",
                 "processes": [
-                    {"name": p.name, "rank": p.rank, "argv": list(p.argv), "env": dict(p.env), "log": p.log}
+                    {key: getattr(p, key) for key in ("name", "rank", "argv", "env", "log", "cpus")}
                     for p in plan.processes
                     if p.host == host
                 ],
@@ -299,7 +300,8 @@ class Supervisor:
         process = self.processes.get(first.name)
         log = None if process is None else str(self.attempt.folder / process.log)
         device = None if process is None else process.device_id
-        self.reporter.emit("verdict", **report(self.state.failures, first, device, log))
+        known = known_error(first, self.attempt.folder)
+        self.reporter.emit("verdict", **report(self.state.failures, first, device, log, known))
 
     def _write_status(self) -> None:
         self.reporter.write_status()

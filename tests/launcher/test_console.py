@@ -95,7 +95,13 @@ def test_the_verdict_shows_the_last_lines_of_the_log():
     event = {"event": "verdict", "name": "rank-01", "text": "rank 1 failed first", "tail": ["a", "b"]}
     then = "ranks 0, 2-3 then: exit code 1"
     expected = ["rank 1 failed first", then, "last lines of rank-01:", "    a", "    b"]
-    assert shown({**event, "then": [then]}) == expected
+    assert shown({**event, "cause": None, "to_do": None, "then": [then]}) == expected
+
+
+def test_the_verdict_shows_what_the_catalogue_knows():
+    event = {"event": "verdict", "name": "rank-01", "text": "rank 1 failed first", "tail": [], "then": []}
+    expected = ["rank 1 failed first", "cause: No memory.", "to do: Use less."]
+    assert shown({**event, "cause": "No memory.", "to_do": "Use less."}) == expected
 
 
 def test_a_reader_that_goes_away_does_not_disturb():
