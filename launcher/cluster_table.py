@@ -228,10 +228,10 @@ def cluster_values(table: RankTable, kind: str, addresses: Mapping[str, str]) ->
 
     missing = [s.server_id for s in table.servers if s.address is None and s.server_id not in addresses]
     if missing:
-        options = " ".join(f"--address {server_id}=10.0.0.1" for server_id in missing[:4])
+        options = " ".join(f"--address {server_id}=IP" for server_id in missing[:4])
         raise UserError(
             f"the rank table has no address of server {', '.join(missing[:8])}; expected the IP address of "
-            f"every host; give it, for example {options}"
+            f"every host; give it with {options}"
         )
     hosts = []
     for server in table.servers:

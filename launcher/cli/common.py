@@ -44,9 +44,14 @@ def option(name: str, value: Any) -> List[str]:
 
 
 def need_cluster(name: Any) -> str:
-    """The --cluster that was given, or an error that lists the shipped files."""
-    from launcher.cluster import shipped_clusters
+    """The --cluster that was given, or an error that lists the shipped files.
 
+    Raises UserError too where a job of MindCluster or ModelArts has started several launchers.
+    """
+    from launcher.cluster import shipped_clusters
+    from launcher.job_environment import require_one_launcher
+
+    require_one_launcher()
     if name is None:
         raise UserError(
             "no cluster is named; write `fcn-launch --cluster FILE VERB`, FILE a path or one of "

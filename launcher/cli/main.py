@@ -12,7 +12,7 @@ import click
 
 from launcher.errors import ExitCode, LaunchError
 
-# A verb is `launcher/cli/VERB.py`, imported when it is used: --help must not wait for what one of them needs.
+# A verb is `launcher/cli/VERB.py`, `_` for `-`, imported when it is used: --help must not wait for it.
 VERBS = {
     "train": "Train on every device of the cluster.",
     "eval": "Score a checkpoint: mean IoU over a validation list.",
@@ -23,6 +23,7 @@ VERBS = {
     "discover": "Ask hosts for their devices; print a cluster file.",
     "doctor": "Look for what is wrong with the machines of a cluster.",
     "plan": "Show what train would execute; start nothing.",
+    "rank-table": "Show, check, merge and convert rank tables of HCCL.",
     "logs": "Show what the workers wrote.",
     "diagnose": "Explain the logs of a failed job, of any job: first cause, what to do.",
     "data": "Make data sets, and look into them.",
@@ -52,8 +53,9 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"launcher.cli.{cmd_name}")
-        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"launcher.cli.{name}")
+        command: click.Command = getattr(module, _FUNCTIONS.get(name, name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

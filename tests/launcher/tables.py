@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, Dict
 
 import pytest
+from hypothesis import strategies as st
 
+from launcher.rank_table import Rank, RankTable, Server
 from launcher.yaml_lines import Where
 
 REMOVED = ...
@@ -141,11 +144,48 @@ def where(path: str) -> Where:
     return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
+# published ones that are good: file, the kind that they are for, ranks
+GOOD = [
+    ("hccl_300i_duo_v1_0_2server.json", None, 4),
+    ("hccl_910_template1_v1_0_2server.json", "ascend910", 4),
+    ("hccl_a2_v1_0_2server.json", "ascend910b", 4),
+    ("hccl_a3_v1_0_aiserver_2server.json", "ascend910_93", 4),
+    ("hccl_a3_v1_2_superpod_4server.json", "ascend910_93", 16),
+    ("mindcluster_test_a3_v1_2_4server_16rank.json", "ascend910_93", 16),
+    ("hccl_a5_v2_ipv4_4rank.json", "ascend950", 4),
+    ("hccl_a5_v2_eid_2rank.json", "ascend950", 2),
+    ("hccl_examples_tensorflow_8dev_empty_ip.json", "ascend910b", 8),
+    ("hccl_tools_output_hccl_8p_01234567_10.0.0.1.json", "ascend910", 8),
+    ("hccl_tools_output_hccl_4p_4567_10.0.0.1.json", "ascend910", 4),
+    ("hccl_tools_output_hccl_2s_16p.json", "ascend910", 16),
+]
+
+
 def example(name: str) -> Any:
     """Path of a published table; skips where they are not at hand."""
-    from pathlib import Path
-
     folder = Path(__file__).parents[3] / "shared" / "ascend" / "rank_tables"
     if not folder.is_dir():
         pytest.skip("published rank tables are not beside this checkout")
     return folder / name
+
+
+TEXT = st.text("abc_.-09", min_size=1, max_size=8)
+
+
+@st.composite
+def any_tables(draw: st.DrawFn) -> RankTable:
+    """Good tables of version 1.0 and 1.2, ranks in any order within a server."""
+    version = draw(st.sampled_from(["1.0", "1.2"]))
+    made, rank = [], 0
+    for number, count in enumerate(draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))):
+        order = draw(st.permutations(range(rank, rank + count)))
+        ports = draw(st.booleans())
+        ranks = tuple(
+            Rank(order[i], i, f"10.{number}.0.{i}", {"device_port": str(16666 + i)} if ports else {})
+            for i in range(count)
+        )
+        pod = str(number // 2) if version == "1.2" else None
+        more = draw(st.dictionaries(TEXT, TEXT, max_size=2))
+        made.append(Server(f"s{number}", ranks, f"10.0.0.{number}", pod, more))
+        rank += count
+    return RankTable(version, tuple(made), draw(st.dictionaries(TEXT, st.lists(TEXT), max_size=2)))
