@@ -150,7 +150,8 @@ class _Launch:
                 culprit = Place(error.host, error.device)
             return Outcome(ExitCode.PREFLIGHT, culprit)
         if code is ExitCode.PREEMPTED and self.verb == "train":
-            self.farewell = SAVED if policy.has_saved(supervisor.state) else NOT_SAVED
+            saved = policy.has_saved(supervisor.state) and not self.reporter.save_failed
+            self.farewell = SAVED if saved else NOT_SAVED
         first = policy.verdict(supervisor.state)
         process = None if first is None else supervisor.processes.get(first.name)
         return Outcome(

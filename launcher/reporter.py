@@ -45,6 +45,11 @@ class Reporter:
         """The furthest step that the attempt has reached or saved, 0 where none is known."""
         return self._status.step
 
+    @property
+    def save_failed(self) -> bool:
+        """Whether the last save of the attempt has failed, as its worker says."""
+        return self._status.save_failed
+
     def begin(self, attempt: int, **fields: Any) -> None:
         """The event `attempt`: the ones after it are of this attempt, whose number counts from 1."""
         self._attempt = attempt

@@ -27,11 +27,15 @@ class Rate:
 
 
 class Status:
-    """status.json as a fold over the events of one launch. `step`: the furthest of the attempt."""
+    """status.json as a fold over the events of one launch.
+
+    Of the attempt: `step`: the furthest; `save_failed`: whether its last save has.
+    """
 
     def __init__(self) -> None:
         self.state = "starting"
         self.step = 0
+        self.save_failed = False
         self.processes: Dict[str, Dict[str, Any]] = {}
         self.hosts: Dict[str, Dict[str, Any]] = {}  # how they are, as they said last
         self._fields: Dict[str, Any] = {
@@ -59,6 +63,7 @@ class Status:
 
     def _fold_attempt(self, event: Mapping[str, Any]) -> None:
         self.state, self.step, self.processes, self.hosts = "starting", 0, {}, {}
+        self.save_failed = False
         keep = ("attempt", "restarts_left")
         self._fields.update({key: event[key] for key in keep}, progress=None, verdict=None)
 
@@ -90,7 +95,11 @@ class Status:
 
     def _fold_checkpoint(self, event: Mapping[str, Any]) -> None:
         self._fields["checkpoint"] = _content(event)
+        self.save_failed = False
         self._reached(event)
+
+    def _fold_save_failed(self, event: Mapping[str, Any]) -> None:
+        self.save_failed = True
 
     def _reached(self, event: Mapping[str, Any]) -> None:
         if isinstance(event.get("step"), int):  # who filled it in is a worker, perhaps of somebody else's

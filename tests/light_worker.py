@@ -16,6 +16,7 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     meet=PORT          where `collective` meets, in place of MASTER_PORT
     noise=LINES        prints so many lines before each step, of all that a terminal has to bear
     save_s             how long it saves after SIGUSR2 before it exits 75
+    save=fail          it can not save then
     say=TEXT           printed before the first step; escapes are understood, the bytes may be invalid UTF-8
 """
 
@@ -49,6 +50,8 @@ def send(event: str, **fields: object) -> None:
 def save_and_leave(*_: object) -> None:
     send("phase", phase="save")
     time.sleep(number("save_s", 0))
+    if "save" in SETTINGS:
+        send("save_failed", step=1, message="no room")
     os._exit(75)
 
 

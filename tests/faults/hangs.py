@@ -93,7 +93,7 @@ def slow_row(name: str, compile_s: float, save_s: float, eval_s: float, full: in
 ROWS = [
     Row(
         "hangs",
-        "the rank that hangs is named, all stacks are kept, the run is started again",
+        "the rank that hangs is named, all stacks are kept, the run goes on where a restart is left",
         hang(here),
         40,
         quick=8,

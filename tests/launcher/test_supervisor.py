@@ -185,6 +185,14 @@ def test_preempted_workers_save_and_leave(start, number):
     assert (state["state"], state["reason"]) == ("preempted", "every rank has saved and left")
 
 
+def test_a_preempted_worker_that_can_not_save_is_not_said_to_have_saved(start):
+    launch = start(*FOREVER, "save=fail")
+    launch.until_training(2)
+    launch.signal(signal.SIGTERM)
+    assert launch.finish() == 75
+    assert status(launch)["reason"].startswith("not saved: ")
+
+
 def test_a_preempted_worker_that_does_not_leave_has_one_grace(start):
     launch = start(*FOREVER, "save_s=600", grace_s=0.2)
     launch.until_training(2)
