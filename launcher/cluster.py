@@ -93,7 +93,8 @@ class Cluster:
 
     spares: how many of all devices are kept in reserve for those that fail. min_devices: with how few a run
     goes on when there is no spare left; None: with no fewer than it began with. rank_table: the one that the
-    file gives; None: made from the hosts, in rank_table_version or the kind's usual one.
+    file gives; None: made from the hosts, in rank_table_version or the kind's usual one. bind_cpus: whether
+    each worker is bound to the CPUs near its device.
     """
 
     device_kind: str
@@ -107,6 +108,7 @@ class Cluster:
     min_devices: Optional[int] = None
     rank_table: Optional[RankTable] = None
     rank_table_version: Optional[str] = None
+    bind_cpus: bool = False
     python: str = sys.executable
     source: str = ""
 
@@ -196,6 +198,8 @@ def read_cluster(document: Document) -> Cluster:
     spares, min_devices = _reserve(top, hosts)
     remedy = "leave it out to take this one"
     python = top.take("python", read.program, "path of a Python", remedy, sys.executable)
+    remedy = "leave it out to bind none"
+    bind_cpus = top.take("bind_cpus", read.yes_or_no, "true or false", remedy, False)
     remedy = "leave it out to take the usual one of the device kind"
     version = top.take("rank_table_version", one_of(VERSIONS), f"one of {', '.join(VERSIONS)}", remedy, None)
     top.take("rank_table", as_is, "the path of a rank table, or the table", "", None)
@@ -218,6 +222,7 @@ def read_cluster(document: Document) -> Cluster:
         min_devices=min_devices,
         rank_table=table,
         rank_table_version=version,
+        bind_cpus=bind_cpus,
         python=python,
         source=document.path,
     )

@@ -89,6 +89,12 @@ def number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
     return read
 
 
+def yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong(f"{value!r} is neither true nor false")
+    return value
+
+
 def device_id(value: Any) -> Optional[int]:
     """JSON knows no integer keys, so that `"4"` is the device 4 too."""
     if isinstance(value, str) and value.isdecimal() and value.isascii():

@@ -152,16 +152,21 @@ def _phys(info: npu_smi.Info, mapping: Sequence[npu_smi.Mapped]) -> Optional[Dic
     return found or None
 
 
-def health_of(npu: Npu, driver_tools: Optional[Path] = None) -> Optional[npu_smi.Health]:
+def health_of(npu: Npu) -> Optional[npu_smi.Health]:
     """The error codes of a device; None where they are not told."""
-    tool = find_tool("npu-smi", driver_tools)
-    if tool is None:
-        return None
-    asked = [tool, "info", "-t", "health", "-i", str(npu.card), "-c", str(npu.chip)]
     try:
-        return npu_smi.parse_health(_said(run_all([asked])[0]))
+        answer = ask_npu_smi("-t", "health", "-i", str(npu.card), "-c", str(npu.chip))
+        return npu_smi.parse_health(answer)
     except Unreadable:
         return None
+
+
+def ask_npu_smi(*words: str) -> str:
+    """What `npu-smi info WORDS` prints. Raises Unreadable where it does not answer."""
+    tool = find_tool("npu-smi")
+    if tool is None:
+        raise Unreadable("there is no npu-smi on PATH; install the driver's tools")
+    return _said(run_all([[tool, "info", *words]], keep_failed=True)[0])
 
 
 def fact(npu: Npu) -> Dict[str, Any]:

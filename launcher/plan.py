@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from launcher import environment, rank_table_forms, rank_table_rules
+from launcher import binding, environment, rank_table_forms, rank_table_rules
 from launcher.cluster import Cluster, Device, Host
 from launcher.errors import PreflightError
 from launcher.rank_table import Place, Rank, RankTable, Server, of_places
@@ -16,6 +16,8 @@ from launcher.yaml_lines import Document
 
 LOOPBACK = "127.0.0.1"
 RANK_TABLE = "rank_table.json"
+
+Bound = Mapping[Tuple[str, int], Tuple[int, ...]]  # (host, device id) -> CPUs of its worker
 PEERS = "peers.json"
 
 
@@ -34,6 +36,7 @@ class HostFacts:
     device_ips: Mapping[int, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     devices: Optional[Tuple[int, ...]] = None
+    topology: Optional[Mapping[str, Any]] = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HostFacts:
@@ -79,6 +82,7 @@ class Process:
     argv: Tuple[str, ...]
     env: Dict[str, str]
     log: str
+    cpus: Tuple[int, ...] = ()
 
 
 class Peer(NamedTuple):
@@ -176,7 +180,8 @@ def make_plan(
     version = None if table is None else table.version
     shared = Attempt(cluster, job, attempt, len(slots), meeting, version, first, shell)
     processes = [_scheduler(shared, slots[0].host)] if meeting.rendezvous == "scheduler" else []
-    processes += [_worker(shared, slot, facts.get(slot.host.name)) for slot in slots]
+    bound, bound_notes = _bound(cluster, facts)
+    processes += [_worker(shared, slot, facts.get(slot.host.name), bound) for slot in slots]
     return Plan(
         attempt=attempt,
         world_size=len(slots),
@@ -186,7 +191,7 @@ def make_plan(
         rank_table=None if table is None else rank_table_forms.render(table),
         processes=tuple(processes),
         peers=tuple(_peer(shared, slot, facts.get(slot.host.name)) for slot in slots),
-        notes=tuple(_notes(cluster, slots, facts, meeting)),
+        notes=(*_notes(cluster, slots, facts, meeting), *bound_notes),
     )
 
 
@@ -328,7 +333,15 @@ def _scheduler(shared: Attempt, host: Host) -> Process:
     )
 
 
-def _worker(shared: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Process:
+def _bound(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Tuple[Bound, List[str]]:
+    """The CPUs of each (host, device id), and what to tell of them; nothing where none are to be bound."""
+    if not cluster.bind_cpus:
+        return {}, []
+    topologies = {name: known.topology for name, known in facts.items() if known.topology is not None}
+    return binding.bind(topologies, {host.name: [d.id for d in host.devices] for host in cluster.hosts})
+
+
+def _worker(shared: Attempt, slot: Slot, facts: Optional[HostFacts], bound: Bound) -> Process:
     name = shared.rank_name(slot.rank)
     return Process(
         name=name,
@@ -340,6 +353,7 @@ def _worker(shared: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Process:
         argv=(shared.cluster.python, *shared.job.command),
         env=environment.worker(shared, slot, facts),
         log=f"{name}.log",
+        cpus=bound.get((slot.host.name, slot.device.id), ()),
     )
 
 

@@ -2,7 +2,7 @@
 
 To the agent (`op`), on its stdin, whose end is the end of the lease:
 
-    start    processes: [{name, rank, argv, env, log}, ...], log_dir, cwd, token
+    start    processes: [{name, rank, argv, env, log, cpus: to be bound to, none: any}, ...], log_dir, cwd, token
     ping     id; answered by `pong`
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes

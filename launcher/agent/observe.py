@@ -13,12 +13,15 @@ USER_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
 USER_PREFIX = "HCCL_"
 
 
-def facts(port: int | None = None, devices: tuple[int, ...] = (), examine: bool = False) -> dict:
+def facts(
+    port: int | None = None, devices: tuple[int, ...] = (), examine: bool = False, bind: bool = False
+) -> dict:
     """The facts of `launcher.plan.HostFacts` as JSON, and of the doctor's quick part.
 
     port: a port that the user wants; it leads the free ports if it is free.
     devices: ids of the Ascend devices whose addresses are asked for.
     examine: whether to look for what is wrong here; see launcher/doctor.
+    bind: whether workers are to be bound to CPUs, so that it is asked which are near the devices.
     """
     return {
         "cores": len(os.sched_getaffinity(0)),  # what we may use, not what the machine has
@@ -32,7 +35,14 @@ def facts(port: int | None = None, devices: tuple[int, ...] = (), examine: bool 
         },
         **_device_facts(devices),
         **(_examined(port, devices) if examine else {}),
+        **(_topology(devices) if bind else {}),
     }
+
+
+def _topology(devices: tuple[int, ...]) -> dict:
+    from launcher.agent import topology
+
+    return {"topology": topology.look(devices)}
 
 
 def _examined(port: int | None, devices: tuple[int, ...]) -> dict:

@@ -63,6 +63,13 @@ def environment(own: dict[str, str], token: str) -> dict[str, str]:
     return {"PYTHONFAULTHANDLER": "1", **inherited, **own, **ours}
 
 
+def _bind(cpus: list[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:  # the host has taken them from us since
+        os.write(2, f"not bound to the CPUs {cpus}: {error.strerror}\n".encode())
+
+
 def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
     """Starts a process of the plan. Raises OSError: no such program, folder or log, no more processes."""
     agent = os.getpid()
@@ -74,6 +81,8 @@ def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
         os.setpgid(0, 0)
         processes.die_with_parent(agent)  # holds also where guard and agent are killed together
         open_files.restore()
+        if plan.get("cpus"):
+            _bind(plan["cpus"])
 
     env = environment(plan["env"], token)
     env.update(FCN_STATUS_FD=str(status_write), FCN_CONTROL_FD=str(control_read))

@@ -48,7 +48,7 @@ def observe(cluster: Cluster) -> Dict[str, HostFacts]:
 
     host = cluster.hosts[0]
     unknown = tuple(device.id for device in host.devices if cluster.chip.is_ascend and device.ip is None)
-    return {host.name: HostFacts.from_dict(facts(cluster.master_port, unknown))}
+    return {host.name: HostFacts.from_dict(facts(cluster.master_port, unknown, bind=cluster.bind_cpus))}
 
 
 def describe(cluster: Cluster, planned: Plan, folder: Optional[str]) -> str:

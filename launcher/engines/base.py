@@ -43,4 +43,6 @@ def agent_command(host: Host, cluster: Cluster, lease_s: Optional[float] = None)
         command += ["--port", str(cluster.master_port)]
     if cluster.device_kind != "cpu":
         command += ["--devices", ",".join(str(device.id) for device in host.devices)]
+    if cluster.bind_cpus:
+        command += ["--bind", "cpus"]
     return command
