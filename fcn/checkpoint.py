@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from fcn.errors import SaveError, WeightsError
-from fcn.files import in_megabytes, is_sealed, seal, sha256_of, sync, write_atomic, write_blocks
+from fcn.files import (
+    in_megabytes,
+    is_sealed,
+    make_folder,
+    seal,
+    sha256_of,
+    sync,
+    write_atomic,
+    write_blocks,
+)
 from fcn.tensor_files import Arrays, ckpt, safetensors
 
 FORMAT = 2
@@ -80,7 +89,7 @@ def save(
         return {"size": size, "sha256": sha256}
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _sweep(folder)
         facts = write(target, ckpt(weights, {META_KEY: text}))
         if state is not None:
@@ -132,12 +141,13 @@ def retire(saved: Path, keep: int) -> None:
 
 
 def _manifests(folder: Path) -> List[Tuple[int, Path, Dict[str, Any]]]:
-    """Step, `.ckpt` and manifest of all that have one which can be read, newest first."""
+    """Step, `.ckpt` and manifest of all that have one of their own which can be read, newest first."""
     found = []
     for path in folder.glob("*.json"):
         with suppress(ValueError, KeyError, TypeError, OSError):
             manifest = json.loads(path.read_text())
-            found.append((int(manifest["step"]), path.with_suffix(".ckpt"), manifest))
+            if manifest["file"] == f"{path.stem}.ckpt":
+                found.append((int(manifest["step"]), path.with_suffix(".ckpt"), manifest))
     return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
@@ -153,7 +163,7 @@ def newest(folder: Path, to_resume: bool = False) -> Tuple[Optional[Checkpoint],
     """
     paths = listed(folder)
     damaged = [
-        f"{path}: has no manifest that can be read, as after a save that was cut short; it is passed over"
+        f"{path}: has no manifest of its own, as after a save that was cut short; it is passed over"
         for path in sorted(set(folder.glob("*.ckpt")) - set(paths))
     ]
     for place, path in enumerate(paths):

@@ -64,6 +64,14 @@ def write_atomic(path: Path, content: Union[str, bytes]) -> None:
     sync(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is to be in, and have the disk hold their names."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
 def free_bytes(path: Path) -> int:
     """What is free on the disk that a path is on, or will be."""
     while not path.exists():

@@ -30,13 +30,14 @@ import hangs  # noqa: E402
 import latency  # noqa: E402
 import leftovers  # noqa: E402
 import logs  # noqa: E402
+import saves  # noqa: E402
 import scale  # noqa: E402
 import training  # noqa: E402
 from row import Broken, NotHere, Row  # noqa: E402
 
 from benchmarks.report import machine  # noqa: E402
 
-MODULES = (first_failure, leftovers, endings, latency, hangs, scale, logs, training)
+MODULES = (first_failure, leftovers, endings, latency, hangs, scale, logs, training, saves)
 SHOWN = 3  # broken cases of a row; the JSON file has them all
 INDENT = " " * 25
 ROWS: List[Row] = [row for module in MODULES for row in module.ROWS]

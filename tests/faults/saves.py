@@ -1,0 +1,182 @@
+"""Checkpoints that are damaged, and saves that are killed: what a run then goes on from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Callable, Dict, List
+
+import numpy as np
+import save_trace
+from row import Broken, Figures, Row
+from save_program import BEST_EVERY, KEEP
+
+from fcn import checkpoint
+from fcn.checkpoint import manifest_of, state_of
+from fcn.errors import WeightsError
+from fcn.saver import BEST
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LIMIT_S = 120
+VALUES = 50_000  # of each file of a checkpoint that is damaged
+BLOCK = 4096
+KILLS, MEGABYTES = 5, 100  # of a case; of a checkpoint
+
+
+# --- damage
+
+
+def damaged(dice: Random, folder: Path) -> Figures:
+    """Three checkpoints; something happens to the newest."""
+    paths = [save(folder, step) for step in (1, 2, 3)]
+    which = dice.choice((Path, state_of, manifest_of))
+    file = which(paths[2])
+    before = file.read_bytes()
+    name = dice.choice(list(DAMAGES))
+    DAMAGES[name](dice, file, which(paths[dice.choice((0, 1))]))
+    if file.exists() and file.read_bytes() == before:
+        raise Broken(f"{name} of {file.name} changed nothing")
+    found, lines = checkpoint.newest(folder, to_resume=True)
+    if found is None or found.path != paths[1]:
+        raise Broken(f"{name} of {file.name}: the run goes on from {found and found.path.name}")
+    if paths[2].exists() and not any(paths[2].stem in line for line in lines):
+        raise Broken(f"{name} of {file.name}: not named in {lines}")
+    if file.exists() and name != "gone" and sorted(folder.glob(f"{paths[2].stem}*")) == []:
+        raise Broken(f"{name} of {file.name}: it was deleted")
+    return {}
+
+
+def save(folder: Path, step: int) -> Path:
+    rng = np.random.default_rng(step)
+    weights = {"conv6.0.weight": rng.normal(size=VALUES).astype(np.float32)}
+    state = {"moments.conv6.0.weight": rng.normal(size=VALUES).astype(np.float32)}
+    return checkpoint.save(folder, f"FCN8s-1_{step}", weights, state, {"step": step})
+
+
+def truncate(dice: Random, file: Path, other: Path) -> None:
+    size = file.stat().st_size
+    os.truncate(file, dice.randrange(size - 1))  # without its last line break a manifest says the same
+
+
+def flip(dice: Random, file: Path, other: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    file.write_bytes(data)
+
+
+def zero(dice: Random, file: Path, other: Path) -> None:
+    """A block as the disk has it."""
+    data = bytearray(file.read_bytes())
+    start = dice.randrange(0, len(data), BLOCK)
+    data[start : start + BLOCK] = bytes(len(data[start : start + BLOCK]))
+    file.write_bytes(data)
+
+
+def longer(dice: Random, file: Path, other: Path) -> None:
+    with file.open("ab") as end:
+        end.write(dice.randbytes(dice.randrange(1, BLOCK)))
+
+
+def remove(dice: Random, file: Path, other: Path) -> None:
+    file.unlink()
+
+
+def foreign(dice: Random, file: Path, other: Path) -> None:
+    """The file of another checkpoint in its place."""
+    shutil.copyfile(other, file)
+
+
+DAMAGES: Dict[str, Callable[[Random, Path, Path], None]] = {
+    "truncated": truncate,
+    "one bit flipped": flip,
+    "a block of zeros": zero,
+    "longer": longer,
+    "gone": remove,
+    "foreign": foreign,
+}
+
+
+# --- kills
+
+
+def killed(dice: Random, folder: Path) -> Figures:
+    """A process that saves again and again is killed again and again, and goes on each time."""
+    said: List[int] = []  # steps whose saves were over, said the process
+    rests = 0
+    save_s = 0.5
+    for _ in range(KILLS):
+        save_s = kill_one(dice, folder, said, save_s)
+        rests += any(folder.rglob(".*.writing"))
+        look(folder, said)
+    return {"kills": KILLS, "of these while a file was being written": rests, "save_s": save_s}
+
+
+def kill_one(dice: Random, folder: Path, said: List[int], save_s: float) -> float:
+    """Kills it in its first, second or third save; what a save takes, as far as that was seen."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(HERE / "save_program.py"), str(folder), str(MEGABYTES)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        if process.stdout.readline() != "begin\n":
+            process.wait(LIMIT_S)
+            raise Broken(f"after {said[-1:]} it can not go on: {process.stderr.read()[-600:]}")
+        for _ in range(dice.randrange(3)):
+            began = time.monotonic()
+            said.append(int(process.stdout.readline().split()[1]))
+            save_s = time.monotonic() - began
+        time.sleep(dice.uniform(0, save_s))
+    finally:
+        process.kill()
+    rest, _ = process.communicate(timeout=LIMIT_S)
+    said += [int(line.split()[1]) for line in rest.splitlines()]
+    return save_s
+
+
+def look(folder: Path, said: List[int]) -> None:
+    """Raises Broken where something is lost that was there."""
+    found, _ = checkpoint.newest(folder, to_resume=True)
+    step = found.step if found else 0
+    if step < max(said, default=0):
+        raise Broken(f"the save of step {said[-1]} was over, the run goes on from {step}")
+    for older in range(max(1, step - KEEP + 1), step + 1):
+        path = folder / f"FCN8s-1_{older}.ckpt"
+        try:
+            checkpoint.verify(path, to_resume=older > step - checkpoint.STATES_KEPT)
+        except WeightsError as error:
+            raise Broken(f"going on from {step}, an older one is lost: {error}") from None
+    if step >= BEST_EVERY and checkpoint.newest(folder / BEST)[0] is None:
+        raise Broken(f"at step {step} the best one is lost")
+
+
+ROWS = [
+    Row(
+        "damaged-checkpoint",
+        "it is found before use and named, and the older one taken",
+        damaged,
+        full=1000,
+        quick=20,
+    ),
+    Row(
+        "killed-save",
+        "what was saved stays, older ones too, and the run goes on from the newest",
+        killed,
+        full=200,
+        quick=1,
+    ),
+    Row(
+        "power-cut",
+        "whatever of a save the disk has, in any order, what was saved before stays and can be gone on from",
+        save_trace.case,
+        full=1,
+        quick=1,
+    ),
+]
