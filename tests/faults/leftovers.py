@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 from random import Random
-from typing import Callable, Optional
+from typing import Callable
 
 from launching import FOREVER
 from programs import OURS, PEERS, Job, job
@@ -20,7 +20,7 @@ LIMIT_S = 2.0
 GRACE_S = 0.5
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
 KILLED = ("launcher", "agent", "guard")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 130}  # and the exit code that each has
 
 
 def case(dice: Random, folder: Path) -> Figures:
@@ -32,17 +32,17 @@ def case(dice: Random, folder: Path) -> Figures:
         time.sleep(dice.uniform(0, 0.2) if delay_s is None else delay_s)
         if isinstance(victim, signal.Signals):
             one.process.send_signal(victim)
-            one.wait()
+            code = one.wait()
+            if delay_s is None and code != SIGNALS[victim]:  # before, Python itself may answer
+                raise Broken(f"{victim.name}: code {code}; {one.said()[-600:]}")
         else:
-            pid = role(victim, one)
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
+            os.kill(role(victim, one), signal.SIGKILL)
         when = "when all had begun" if delay_s is None else f"{delay_s:.2f} s after the start"
         return {"gone_s": until_gone(one, f"{getattr(victim, 'name', victim)}, {when}")}
 
 
-def role(name: str, one: Job) -> Optional[int]:
-    """The process of this role as soon as there is one; None where the launcher has ended without."""
+def role(name: str, one: Job) -> int:
+    """The process of this role as soon as there is one. Broken where the launcher has ended without."""
     while one.process.poll() is None:
         if name == "launcher":
             return one.process.pid
@@ -52,7 +52,7 @@ def role(name: str, one: Job) -> Optional[int]:
             if name == "guard" or agents:
                 return guard.pid if name == "guard" else agents[0]
         time.sleep(0.005)
-    return None
+    raise Broken(f"the launcher has ended by itself: {one.said()[-600:]}")
 
 
 def until_gone(one: Job, what: str) -> float:
