@@ -22,6 +22,7 @@ class Process:
     rank: Optional[int]
     error: Found
     others: Tuple[Found, ...] = ()
+    went_on: bool = False  # after its errors
 
     def to_dict(self) -> Dict[str, Any]:
         return {"name": self.name, "rank": self.rank, **_fields(self.error)}
@@ -75,13 +76,13 @@ def _process(name: str, scans: Sequence[Scan]) -> Process:
     found = [found for scan in scans for found in scan.found]
     error = min(found, key=lambda found: (ROLES.index(found.signature.role), found.time or LATEST))
     others = tuple(other for other in found if other is not error)
-    return Process(name, scans[0].rank, error, others)
+    return Process(name, scans[0].rank, error, others, all(scan.went_on for scan in scans if scan.found))
 
 
-def _between(process: Process) -> Tuple[int, str, bool, int, str]:
+def _between(process: Process) -> Tuple[bool, int, str, bool, int, str]:
     error, rank = process.error, process.rank
     place = _BETWEEN_PROCESSES.index(error.signature.role)
-    return (place, error.time or LATEST, rank is None, rank or 0, process.name)
+    return (process.went_on, place, error.time or LATEST, rank is None, rank or 0, process.name)
 
 
 def _fields(found: Found) -> Dict[str, Any]:

@@ -110,6 +110,34 @@ def test_lines_are_whole_wherever_a_block_ends(cut):
     ]
 
 
+STEPS = "".join(f"epoch: 1 step: {step}\n" for step in range(1500))
+
+
+def test_errors_that_were_survived_do_not_count():
+    log = read(f"PermissionError: no cache\n{STEPS}{TIMED_OUT.format('05:00')}")
+    assert names(log.found) == ["collective-timeout"]
+
+
+def test_an_error_that_comes_again_counts_from_its_last_time():
+    log = read(f"{NO_MEMORY.format('01:00')}\n{STEPS}{NO_MEMORY.format('05:00')}\nRuntimeError: x\n")
+    assert [(found.signature.name, found.line) for found in log.found] == [
+        ("npu-memory", 1502),
+        ("exception", 1503),
+    ]
+
+
+def test_an_unknown_error_does_not_hide_what_is_known():
+    assert names(read(f"{NO_MEMORY.format('01:00')}\n{STEPS}[ERROR] odd\n").found) == ["npu-memory"]
+
+
+def test_who_went_on_after_an_error_did_not_fail_first():
+    logs = [
+        read(f"PermissionError: no cache\n{STEPS}", "rank-00.log"),
+        read(TIMED_OUT.format("1:1"), "rank-01.log"),
+    ]
+    assert [process.rank for process in explain(logs).processes] == [1, 0]
+
+
 def test_lines_that_differ_in_numbers_are_read_once_and_counted_all():
     text = "".join(f"[ERROR] step {step}: 0x{step:08x}\n" for step in range(5000)) + NO_MEMORY.format("01:00")
     reads = []
@@ -121,7 +149,7 @@ def test_lines_that_differ_in_numbers_are_read_once_and_counted_all():
 
 def test_memory_is_bounded_whatever_the_log(monkeypatch):
     monkeypatch.setattr(log_scan, "BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr(log_scan, "SHAPES_BYTES", 1 << 16)
+    monkeypatch.setattr(log_scan, "KINDS_BYTES", 1 << 16)
     letters = "ghijklmnopqrstuv"
     unlike = ("".join(letters[n >> shift & 15] for shift in range(0, 24, 4)) * 40 for n in range(4000))
     blocks = (f"{line}\n".encode() for line in unlike)
