@@ -1,15 +1,19 @@
 """One training step after the other, against what its parts should do."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("mindspore")
 
-from trainings import HALF, run  # noqa: E402
+import mindspore as ms  # noqa: E402
+from data_samples import write_samples  # noqa: E402
+from trainings import HALF, Snapshots, run  # noqa: E402
 
 from fcn import checkpoint  # noqa: E402
+from fcn.loss_scale import LossScale  # noqa: E402
 from fcn.schedule import learning_rate  # noqa: E402
 
 
@@ -67,3 +71,97 @@ def test_a_request_to_leave_saves_and_ends_with_75(make_trainer):
     assert trainer.run() == 75
     (manifest,) = trainer.folder.glob("*.json")
     assert json.loads(manifest.read_text())["step"] == 1
+
+
+@pytest.fixture
+def scored(make_trainer, tmp_path):
+    """Makes trainers of one run that evaluate after each epoch of one step and keep every second for good."""
+    folder = tmp_path / "val"
+    sets = (f"data_root={folder}", f"data_lst={write_samples(folder, 3)}", "eval_epochs=1", "train_epochs=3")
+    sets += ("save_steps=1", "keep_checkpoint_max=1", "keep_every_epochs=2")
+    return lambda: make_trainer(*sets, status=Snapshots(), folder="run")
+
+
+def scores(trainer):
+    return {one["step"]: one["mean_iou"] for one in trainer.status.events if one["event"] == "metric"}
+
+
+def test_what_was_not_scored_before_leaving_is_scored_when_the_run_goes_on(scored):
+    trainer = scored()
+    trainer.status.trainer = trainer
+    trainer.stop.asked = True
+    assert trainer.run() == 75
+    assert scores(trainer) == {}
+    trainer = scored()
+    trainer.status.trainer = trainer
+    assert trainer.run() == 0
+    assert list(scores(trainer)) == [1, 2, 3]
+    (best,) = checkpoint.listed(trainer.folder / "best")
+    assert checkpoint.verify(best).manifest["best_mean_iou"] == max(scores(trainer).values())
+    assert [path.stem for path in checkpoint.listed(trainer.folder)] == ["FCN8s-3_1", "FCN8s-2_1"]
+
+
+EVERYTHING = ("ema_decay=0.9", "accumulate_steps=2", "amp_level=O2", "dynamic_loss_scale=true", "clip_norm=1")
+
+
+def test_what_a_step_changes_is_in_the_checkpoint(make_trainer, tmp_path):
+    """Every parameter that there is, and every plain value of the trainer and what it is made of."""
+    folder = tmp_path / "val"
+    sets = (f"data_root={folder}", f"data_lst={write_samples(folder, 3)}", "train_epochs=1", "eval_epochs=1")
+    sets += ("crop_size=96", *EVERYTHING)
+    _, trainer = run(make_trainer, *sets, folder="first")
+    assert {parameter.name for parameter in parameters_of(trainer.steps)} >= {"conv1.0.weight"}
+    found, _ = checkpoint.newest(trainer.folder, to_resume=True)
+    saved = {name: value.asnumpy() for name, value in checkpoint.load(found.path)[0].items()}
+    saved.update(checkpoint.load_state(found.path))
+    fresh = make_trainer(*sets, folder="second")
+    at_start = {parameter.name: parameter.asnumpy() for parameter in parameters_of(fresh.steps)}
+    changed = 0
+    for parameter in parameters_of(trainer.steps):
+        if not np.array_equal(parameter.asnumpy(), at_start[parameter.name]):
+            np.testing.assert_array_equal(saved[parameter.name], parameter.asnumpy(), err_msg=parameter.name)
+            changed += 1
+    assert changed > 100
+    before, after = plain_values(fresh), plain_values(trainer)
+    moved = {name for name, value in after.items() if value != before.get(name)}
+    moved = {name for name in moved if not name.startswith("trainer.saver._")}  # what is being written
+    assert {"trainer.evaluated", "trainer.steps.loss_scale"} <= moved
+    assert moved <= {
+        "trainer.evaluated",
+        "trainer.saver.best",
+        "trainer.steps.loss_scale",
+        "trainer.folder",  # another run's
+    }
+    assert {"evaluated", "best_mean_iou", "loss_scale", "step"} <= found.manifest.keys()
+    assert found.manifest["loss_scale"] == trainer.steps.loss_scale.state()
+
+
+def parameters_of(root):
+    """All MindSpore parameters that an object of ours leads to."""
+    found, seen, queue = [], set(), [root]
+    while queue:
+        one = queue.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, ms.Parameter):
+            found.append(one)
+        elif isinstance(one, (list, tuple, set)):
+            queue += one
+        elif isinstance(one, dict):
+            queue += one.values()
+        elif hasattr(one, "__dict__"):
+            queue += vars(one).values()
+    return found
+
+
+def plain_values(root, name="trainer"):
+    """Numbers, texts and the loss scale of an object of this program and of those that it holds, by path."""
+    found = {}
+    for key, value in vars(root).items():
+        path = f"{name}.{key}"
+        if isinstance(value, (int, float, str, Path, LossScale)):
+            found[path] = value
+        elif type(value).__module__.startswith("fcn.") and not isinstance(value, ms.nn.Cell):
+            found.update(plain_values(value, path))
+    return found
