@@ -182,8 +182,9 @@ def _metric(event: Event) -> Optional[str]:
     return None if mean_iou is None else f"mean IoU: {mean_iou:.4f}"
 
 
-def _decision(event: Event) -> str:
-    return f"{event['action']}: {event['reason']}"
+def _decision(event: Event) -> Optional[str]:
+    is_wait = event["action"] == "wait"  # for no longer than a person needs to read the line after it
+    return None if is_wait else f"{event['action']}: {event['reason']}"
 
 
 def _verdict(event: Event) -> str:
@@ -201,7 +202,7 @@ def _warning(event: Event) -> str:
 
 
 def _exclude(event: Event) -> str:
-    return f"{event['who']} is left out from now on: {event['reason']}"
+    return f"{event['who']} {event['reason']}: it is left out from now on"
 
 
 def _retry(event: Event) -> str:

@@ -105,7 +105,7 @@ class _Launch:
         try:
             used = select(self.cluster, self.history.excluded, self.global_batch)
         except Shortage as shortage:  # perhaps they have been repaired
-            self.reporter.warn(f"{excluded} failed before, and is used again: without it {shortage}")
+            self.reporter.warn(f"{excluded} failed before, and is used again; without it {shortage}")
             self.history = replace(self.history, excluded=frozenset())
             return full
         if used != full:

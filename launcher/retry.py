@@ -108,7 +108,7 @@ class History:
     def charge(self) -> str:
         """What speaks against the suspect."""
         times, of = self.blamed.count(self.suspect), len(self.blamed)
-        return f"it failed first in {times} of the last {of} attempts"
+        return f"failed first in {times} of the last {of} attempts"
 
     @property
     def is_free(self) -> bool:
@@ -195,13 +195,16 @@ def decide(limits: Limits, history: History, dice: float, shortage: str = "") ->
     dice: a random number in [0, 1), for the jitter. shortage: why the job can not do without the suspect.
     """
     code = history.exit_code
-    if code not in RETRIED or limits.max_restarts == 0:
+    if limits.max_restarts == 0:
         return End(code)
+    if code not in RETRIED:
+        is_error = code is ExitCode.TRAINING_CODE
+        return End(code, "an error of the code would come again: it is not tried again" if is_error else "")
     if history.is_free:
         return Retry(0, "another program took the port at which the ranks were to meet")
     advice = "repair what failed first in them"
     if history.suspect is not None:
-        advice = f"{history.suspect}: {history.charge}, and without it {shortage}"
+        advice = f"{history.suspect} {history.charge}; without it {shortage}"
     if history.idle >= IDLE_ATTEMPTS:
         what = f"{history.idle} attempts in a row got no further than {_step(history)}"
         return End(ExitCode.NO_PROGRESS, f"{what}; {advice}")
@@ -221,7 +224,7 @@ def _step(history: History) -> str:
 def _reason(history: History) -> str:
     assert history.last is not None
     if history.last.culprit is None:
-        return "no device or host is known to be at fault"
+        return "no device or host is to blame, as far as is known"
     if history.suspect is None:
         return f"{history.last.culprit} failed"
-    return f"{history.suspect} failed; {history.charge}, and nothing can take its place"
+    return f"{history.suspect} {history.charge}, and nothing can take its place"

@@ -41,11 +41,11 @@ def main(options: dict, lease_s: float | None = None) -> int:
 
     _await_the_end(agent_life, lease_s)
     processes.kill_descendants()
-    code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) & 0xFF
+    code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:  # in a container its first process may reap nothing
             pass
-    return code
+    return code if code >= 0 else 128 - code  # of a signal, as shells have it
 
 
 def _await_the_end(agent_life: int, lease_s: float | None) -> None:

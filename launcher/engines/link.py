@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -135,13 +136,20 @@ class AgentLink:
         except subprocess.TimeoutExpired:
             how = "its output ended"
         else:
-            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            how = how if code else "the connection to it ended"
+            how = _ended(code)
         return "; ".join(filter(None, [how, self.said()]))
 
     def said(self) -> str:
         """The last lines that the agent, or the way to it, printed besides its messages."""
         return "; ".join([*self.inbox.noise, *tail(str(self.log), REASON_LINES)][-REASON_LINES:])
+
+
+def _ended(code: int) -> str:
+    """How what ended with this code did; above 128 it tells of a signal, as shells and ssh do."""
+    number = -code if code < 0 else code - 128
+    if number in set(signal.Signals):
+        return f"its agent was killed by {signal.Signals(number).name}"
+    return f"exit code {code}" if code else "the connection to it ended"
 
 
 def with_checkout(environment: Mapping[str, str]) -> Dict[str, str]:

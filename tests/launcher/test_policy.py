@@ -342,7 +342,9 @@ def test_what_to_do_about_an_error_of_the_code(event, text):
 
 
 def test_a_broken_device_is_the_infrastructures():
-    state, _ = after(raised(1, "RuntimeError: Init hccl failed.\nEJ0001: Failed to initialize the HCCP process."))
+    state, _ = after(
+        raised(1, "RuntimeError: Init hccl failed.\nEJ0001: Failed to initialize the HCCP process.")
+    )
     assert outcome(state) == ExitCode.INFRASTRUCTURE
 
 

@@ -252,7 +252,11 @@ def test_a_killed_agent_is_an_infrastructure_failure_with_nothing_left(start):
     os.kill(only_child(guard(launch)), signal.SIGKILL)
     assert launch.finish() == 5
     until_gone(token)
-    assert launch.all("verdict")[0]["kind"] == "agent lost"
+    (verdict,) = launch.all("verdict")
+    assert verdict["kind"] == "agent lost"
+    assert verdict["text"].startswith(
+        "host here failed first: its agent was killed by SIGKILL; see whether the host"
+    )
 
 
 @pytest.mark.parametrize("guards_end", [signal.SIGSTOP, signal.SIGKILL])
