@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import hccn, npu_smi
 from launcher.npu_smi import Unreadable
@@ -67,23 +67,22 @@ def device_ips(
     if find_tool("hccn_tool", driver_tools) is None:
         configured = _read_hccn_conf(hccn_conf)
         return {i: configured[i] for i in ids if i in configured}
-    answers = ask_cards({i: ["-ip", "-g"] for i in ids}, driver_tools)
-    known = ((i, hccn.parse_ip(text)) for i, text in answers.items() if text is not None)
+    answers = ask_cards([(i, ("-ip", "-g")) for i in ids], driver_tools)
+    known = ((i, hccn.parse_ip(text)) for i, text in zip(ids, answers) if text is not None)
     return {i: ip for i, ip in known if ip is not None}
 
 
 def ask_cards(
-    questions: Mapping[int, Sequence[str]], driver_tools: Optional[Path] = None
-) -> Dict[int, Optional[str]]:
-    """Device id -> answer of `hccn_tool -i ID ...`, all asked at once; None where it fails or hangs.
+    questions: Iterable[Tuple[int, Sequence[str]]], driver_tools: Optional[Path] = None
+) -> List[Optional[str]]:
+    """What `hccn_tool -i ID WORDS` answers to each (id, words), all asked at once; None: it fails or hangs.
 
     Raises Unreadable where there is no `hccn_tool`.
     """
     tool = find_tool("hccn_tool", driver_tools)
     if tool is None:
         raise Unreadable("there is no hccn_tool, neither on PATH nor in the driver's folder")
-    answers = run_all([[tool, "-i", str(i), *words] for i, words in questions.items()])
-    return dict(zip(questions, answers))
+    return run_all([[tool, "-i", str(i), *words] for i, words in questions])
 
 
 def inventory(dev: Optional[Path] = None, driver_tools: Optional[Path] = None) -> Inventory:

@@ -43,8 +43,10 @@ def doctor(settings: Any, data: Tuple[str, ...], as_json: bool) -> None:
 
 def describe(cluster: Cluster, findings: Sequence[Any], seconds: float) -> str:
     """The findings for a person: what, what it causes, what to do."""
+    from launcher.doctor.check import merged
+
     lines = []
-    for finding in findings:
+    for finding in merged(findings):
         lines += [
             f"{'FAIL' if finding.fatal else 'warn'}  {finding.culprit}: {finding.what}",
             f"      causes: {finding.causes}",

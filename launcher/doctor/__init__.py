@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, List, Mapping, Tuple
 
 from launcher.doctor import host, links, npus, ports, software
-from launcher.doctor.check import Check, Finding, View, unknown_findings
+from launcher.doctor.check import Check, Finding, View, merged, unknown_findings
 from launcher.errors import PreflightError
 
 if TYPE_CHECKING:
@@ -43,5 +43,5 @@ def require_ready(cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> L
     findings = judge(View(cluster, known, unknown))
     fatal = [finding for finding in findings if finding.fatal]
     if fatal:
-        raise PreflightError("\n".join(map(str, fatal)), fatal[0].host, fatal[0].device)
-    return findings
+        raise PreflightError("\n".join(map(str, merged(fatal))), fatal[0].host, fatal[0].device)
+    return merged(findings)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster, Host
+
+
+NAMED_HOSTS = 8  # of those of whom the same is said
 
 
 class Finding(NamedTuple):
@@ -26,6 +41,19 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.culprit}: {self.what}; {self.causes}; {self.remedy}"
+
+
+def merged(findings: Iterable[Finding]) -> List[Finding]:
+    """Findings that say the same of several hosts as one, whose `host` names the hosts."""
+    groups: Dict[Finding, List[str]] = {}
+    for finding in findings:
+        groups.setdefault(finding._replace(host=""), []).append(finding.host)
+    return [finding._replace(host=_names(hosts)) for finding, hosts in groups.items()]
+
+
+def _names(hosts: List[str]) -> str:
+    more = len(hosts) - NAMED_HOSTS
+    return ", ".join(hosts[:NAMED_HOSTS]) + (f" and {more} more" if more > 0 else "")
 
 
 class Request(NamedTuple):

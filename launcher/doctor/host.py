@@ -15,7 +15,7 @@ from launcher.host_health import CLOCK_LIMIT_S
 CHECKPOINT_MB = 1_100  # of FCN-8s: weights and momentum in float32
 CHECKPOINTS = 2  # an old one is there until the new one is whole
 SHARED_MEMORY_MB = 1_000  # a container's default of 64 MB is too little for readers of data
-OPEN_FILES = 1_024
+OPEN_FILES = 1_024  # what systems allow at the least
 OPEN_FILES_OF_A_RANK = 16  # where the ranks meet: their connections
 WORKER_MEMORY_MB = 2_000  # of one worker, at the least: libraries, reader, compiler
 SHARED_MEMORY = Path("/dev/shm")
@@ -190,8 +190,7 @@ def gather_open_files(request: Request) -> int:
 
 
 def judge_open_files(view: View) -> Iterator[Finding]:
-    need = OPEN_FILES + OPEN_FILES_OF_A_RANK * view.cluster.world_size
-    need = OPEN_FILES if len(view.cluster.hosts) == 1 else need
+    need = max(OPEN_FILES, OPEN_FILES_OF_A_RANK * view.cluster.world_size)
     for host, limit in view.each("open_files"):
         if limit < need:
             yield Finding(

@@ -24,37 +24,41 @@ def gather_links(request: Request) -> Optional[Dict[str, Dict[str, Any]]]:
     """Device id -> link, net_health, tls; None: the card does not say that clearly."""
     if _nothing_there():
         return None
-    parts: Tuple[Tuple[str, str, Callable[[str], Any]], ...] = (
-        ("link", "-link", hccn.parse_link),
-        ("net_health", "-net_health", hccn.parse_net_health),
-        ("tls", "-tls", hccn.parse_tls),
-    )
+    asked = [(device, name) for device in request.devices for name in READERS]
+    answers = devices.ask_cards([(device, (f"-{name}", "-g")) for device, name in asked])
     found: Dict[str, Dict[str, Any]] = {str(device): {} for device in request.devices}
-    for name, option, parse in parts:
-        for device, text in devices.ask_cards({i: [option, "-g"] for i in request.devices}).items():
-            found[str(device)][name] = None if text is None else parse(text)
-    if any(card["link"] is None for card in found.values()):
-        for device, text in devices.ask_cards({i: ["-dev_info", "-g"] for i in request.devices}).items():
-            found[str(device)]["link"] = _any_up(text)
+    for (device, name), text in zip(asked, answers):
+        found[str(device)][name] = None if text is None else READERS[name](text)
+    for card in found.values():
+        ports = card.pop("dev_info")
+        card["link"] = ports if card["link"] is None else card["link"]
     return found
 
 
-def _any_up(dev_info: Optional[str]) -> Optional[bool]:
+def _any_up(dev_info: str) -> Optional[bool]:
     """Whether one of the ports of an Ascend 950 is up; some may be meant to be down."""
     try:
-        return None if dev_info is None else any(port.is_up for port in hccn.parse_dev_info(dev_info))
+        return any(port.is_up for port in hccn.parse_dev_info(dev_info))
     except Unreadable:
         return None
+
+
+READERS: Dict[str, Callable[[str], Any]] = {
+    "link": hccn.parse_link,
+    "dev_info": _any_up,
+    "net_health": hccn.parse_net_health,
+    "tls": hccn.parse_tls,
+}
 
 
 def gather_pings(request: Request) -> Optional[Dict[str, bool]]:
     """Device id -> whether the device that it was to ping has answered; without those that could not ask."""
     if _nothing_there() or not request.ping:
         return None
-    asked = {device: ["-ping", "-g", "address", ip] for device, ip in request.ping.items()}
-    answers = {device: text for device, text in devices.ask_cards(asked).items() if text is not None}
-    pings = {device: hccn.parse_ping(text) for device, text in answers.items()}
-    return {str(device): ping.received > 0 for device, ping in pings.items() if ping is not None}
+    asked = [(device, ("-ping", "-g", "address", ip)) for device, ip in request.ping.items()]
+    answers = zip(request.ping, devices.ask_cards(asked))
+    pings = ((device, hccn.parse_ping(text)) for device, text in answers if text is not None)
+    return {str(device): ping.received > 0 for device, ping in pings if ping is not None}
 
 
 def _nothing_there() -> bool:
@@ -108,7 +112,7 @@ def judge_links(view: View) -> Iterator[Finding]:
                 )
             elif card.get("net_health") not in (None, "Success"):
                 yield _net_health(host.name, device, card["net_health"], matters)
-    yield from _tls(view)
+    yield from _tls(view, matters)
 
 
 def _net_health(host: str, device: int, said: str, matters: bool) -> Finding:
@@ -127,7 +131,7 @@ def _net_health(host: str, device: int, said: str, matters: bool) -> Finding:
     )
 
 
-def _tls(view: View) -> Iterator[Finding]:
+def _tls(view: View, matters: bool) -> Iterator[Finding]:
     states = {
         (host.name, int(device)): card["tls"]
         for host, cards in view.each("links")
@@ -141,6 +145,7 @@ def _tls(view: View) -> Iterator[Finding]:
             "the ranks cannot connect to each other (EI0016, EI0006)",
             f"set it the same everywhere: `hccn_tool -i {device} -tls -s enable {int(usual)}`",
             device,
+            matters,
         )
 
 

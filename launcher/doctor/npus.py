@@ -27,17 +27,23 @@ def gather_npus(request: Request) -> Optional[Dict[str, Any]]:
         "devices": [devices.fact(npu) for npu in found.npus],
         "processes": [
             {"device": device, "pid": process.pid, "name": process.name, "memory_mb": process.memory_mb}
-            | {"owner": owner(process.pid)}
+            | {"owner": owner(process.pid, process.name)}
             for device, process in found.processes
         ],
     }
 
 
-def owner(pid: int) -> Optional[str]:
-    """The user of a process that lives here; None where there is no such process, as of another container."""
+def owner(pid: int, name: str) -> Optional[str]:
+    """The user of a process that lives here; None where there is none, as of another container.
+
+    name: as npu-smi cuts it; the same id may be another process's in a container.
+    """
     try:
         uid = Path(f"/proc/{pid}").stat().st_uid
+        own = Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
+        return None
+    if not name or not (own.startswith(name) or name.startswith(own)):
         return None
     try:
         return pwd.getpwuid(uid).pw_name

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 from launcher.doctor.check import Check, Finding, Request, View
-from launcher.doctor.npus import owner
 
 HCCL_BASE_PORT = 60000  # HCCL_IF_BASE_PORT; HCCL takes so many from there on, on the host
 HCCL_PORTS = 32
@@ -34,19 +33,17 @@ def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]
     return (*hccl, *([master_port] if master_port is not None else ()))
 
 
-def gather_ports(request: Request) -> Dict[str, Any]:
-    """taken: the wanted ports that somebody holds at the host's address; unreserved: those that the system
-    may give to an outgoing connection."""
+def gather_ports(request: Request) -> List[Dict[str, Any]]:
+    """The wanted ports that somebody holds at the host's address."""
     held: Dict[int, Socket] = {}
     for entry in _sockets():
         if entry.port in request.ports and entry.address in ("0.0.0.0", "::", request.address):
             held.setdefault(entry.port, entry)
     owners = _owners({entry.inode for entry in held.values()})
-    return {
-        "taken": [{"port": port, "owner": owners.get(entry.inode) or _user(entry.uid)}
-                  for port, entry in sorted(held.items())],
-        "unreserved": _unreserved(request.ports),
-    }  # fmt: skip
+    return [
+        {"port": port, "owner": owners.get(entry.inode, f"a process of user id {entry.uid}")}
+        for port, entry in sorted(held.items())
+    ]
 
 
 def _sockets() -> Iterator[Socket]:
@@ -77,11 +74,11 @@ def _owners(inodes: Set[str]) -> Dict[str, str]:
         return found
     links = {f"socket:[{inode}]": inode for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it is somebody else's, or has ended
+        with contextlib.suppress(OSError, KeyError):  # somebody else's, ended, or of a user without a name
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            what = f"process {process.name} ({' '.join(words).strip()[:60]})"
+            what = f"process {process.name} ({' '.join(words).strip()[:60]}) of user {process.owner()}"
             for link in links.keys() & _open_files(process):
-                found.setdefault(links[link], f"{what} of user {owner(int(process.name))}")
+                found.setdefault(links[link], what)
     return found
 
 
@@ -93,11 +90,8 @@ def _open_files(process: Path) -> Set[str]:
     return found
 
 
-def _user(uid: int) -> str:
-    return f"a process of user id {uid}"
-
-
-def _unreserved(ports: Tuple[int, ...]) -> List[int]:
+def gather_reserved(request: Request) -> List[int]:
+    """The wanted ports that the system may give to an outgoing connection at any time."""
     try:
         first, last = map(int, EPHEMERAL.read_text().split())
         reserved = RESERVED.read_text().strip()
@@ -107,12 +101,12 @@ def _unreserved(ports: Tuple[int, ...]) -> List[int]:
     for part in filter(None, reserved.split(",")):
         low, _, high = part.partition("-")
         kept |= set(range(int(low), int(high or low) + 1))
-    return [port for port in ports if first <= port <= last and port not in kept]
+    return [port for port in request.ports if first <= port <= last and port not in kept]
 
 
 def judge_ports(view: View) -> Iterator[Finding]:
     for host, ports in view.each("ports"):
-        for taken in ports["taken"]:
+        for taken in ports:
             port, is_masters = taken["port"], taken["port"] == view.cluster.master_port
             if is_masters and host is not view.cluster.hosts[0]:
                 continue  # the ranks meet on the first host alone
@@ -124,7 +118,11 @@ def judge_ports(view: View) -> Iterator[Finding]:
                 if is_masters
                 else "end it, or set HCCL_IF_BASE_PORT in `env` of the cluster file to 32 free ports",
             )
-        hccl = [port for port in ports["unreserved"] if port != view.cluster.master_port]
+
+
+def judge_reserved(view: View) -> Iterator[Finding]:
+    for host, unreserved in view.each("reserved_ports"):
+        hccl = [port for port in unreserved if port != view.cluster.master_port]
         if hccl:
             first, last = min(hccl), max(hccl)
             yield Finding(
@@ -136,4 +134,7 @@ def judge_ports(view: View) -> Iterator[Finding]:
             )
 
 
-CHECKS = (Check("ports", gather_ports, judge_ports),)
+CHECKS = (
+    Check("ports", gather_ports, judge_ports),
+    Check("reserved_ports", gather_reserved, judge_reserved, quick=False, ascend=True),
+)

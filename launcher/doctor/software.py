@@ -139,7 +139,7 @@ def gather_environment(request: Request) -> Dict[str, Any]:
 def judge_environment(view: View) -> Iterator[Finding]:
     for host, environment in view.each("environment"):
         script = (environment["scripts"] or ["/usr/local/Ascend/ascend-toolkit/set_env.sh"])[0]
-        remedy = f"source {script} before: for ssh as `prefix: [ssh, {host.name}, 'source {script};']`"
+        remedy = f"source {script} before: for ssh as `prefix: [ssh, HOST, 'source {script};']`"
         if environment["home"] is None:
             what = "CANN's set_env.sh is not sourced in the environment that workers get there"
         elif environment["missing"]:

@@ -39,6 +39,7 @@ class SimulatedServer(Server):
             "hostname": self.name,
             "address": f"10.0.0.{number}",
             "python": "3.11.7",
+            "tool_limit_s": 5,
             "disks_mb": {"/dev/shm": 8000, str(folder.parent): 90_000},
         }
         (folder / "version.info").write_text(DRIVER)

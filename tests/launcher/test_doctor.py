@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
@@ -15,7 +16,7 @@ from launcher import devices
 from launcher.cluster import Cluster, cluster_from, load_cluster
 from launcher.doctor import CHECKS, gather, host, judge, ports, require_ready, software
 from launcher.doctor.ask import requests
-from launcher.doctor.check import Finding, Request, View
+from launcher.doctor.check import Finding, Request, View, merged
 from launcher.doctor.links import ring
 from launcher.errors import ExitCode, PreflightError
 
@@ -250,8 +251,6 @@ def test_versions_that_no_host_may_have() -> None:
 DISK = {"folder": "/r", "free_mb": 9000, "writable": True}
 DATA = {"/d": {"files": {"d": 3}}}
 CANN: Dict[str, Any] = {"home": "/cann", "missing": [], "scripts": []}
-PORTS: Dict[str, Any] = {"taken": [], "unreserved": []}
-TAKEN = {"port": 60003, "owner": "process 7"}
 
 
 @pytest.mark.parametrize(
@@ -270,8 +269,8 @@ TAKEN = {"port": 60003, "owner": "process 7"}
          "10.0.0.2, its address in test.yaml, is not one of this host, its own is 10.9.9.9"),
         ("environment", CANN, {**CANN, "home": None}, "CANN's set_env.sh is not sourced"),
         ("environment", CANN, {**CANN, "missing": ["libhccl.so"]}, "libhccl.so not found on LD_LIBRARY_PATH"),
-        ("ports", PORTS, {**PORTS, "taken": [TAKEN]}, "TCP port 60003 is held by process 7"),
-        ("ports", PORTS, {**PORTS, "unreserved": [60000, 60031]}, "the ports 60000-60031 are not reserved"),
+        ("ports", [], [{"port": 60003, "owner": "process 7"}], "TCP port 60003 is held by process 7"),
+        ("reserved_ports", [], [60000, 60031], "the ports 60000-60031 are not reserved"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_on_one_host_is_told_of_that_one(name: str, usual: Any, odd: Any, text: str) -> None:
@@ -283,7 +282,7 @@ def test_what_is_wrong_on_one_host_is_told_of_that_one(name: str, usual: Any, od
 
 def test_the_meeting_port_matters_on_the_first_host_alone() -> None:
     cluster = replace(hosts(2), master_port=29400)
-    taken = {"ports": {"taken": [{"port": 29400, "owner": "process 7"}], "unreserved": []}}
+    taken = {"ports": [{"port": 29400, "owner": "process 7"}]}
     (found,) = findings(cluster, h1=taken, h2=taken)
     assert found.culprit == "h1" and "the ranks cannot meet there" in found.causes
 
@@ -300,6 +299,14 @@ def test_a_host_that_tells_nothing_is_fatal_and_a_fact_that_is_not_known_is_a_wa
     assert unknown.what == "not known are links, pings: no hccn_tool"
 
 
+def test_what_is_said_of_several_hosts_is_told_once() -> None:
+    warning = Finding("h1", "is off", "nothing works", "turn it on", fatal=False)
+    others = [warning._replace(host=f"h{n}") for n in range(2, 12)]
+    one, many = merged([warning._replace(what="hums"), warning, *others])
+    assert one.host == "h1"
+    assert many.culprit == "h1, h2, h3, h4, h5, h6, h7, h8 and 3 more"
+
+
 # --- facts of this machine, with real files and processes
 
 
@@ -309,10 +316,10 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
         holder.listen()
         port = holder.getsockname()[1]
         found = ports.gather_ports(Request(address="127.0.0.9", ports=(port,)))
-        (taken,) = found["taken"]
+        (taken,) = found
         assert taken["port"] == port and "pytest" in taken["owner"] and "of user " in taken["owner"]
-        assert ports.gather_ports(Request(address="127.0.0.8", ports=(port,)))["taken"] == []
-    assert ports.gather_ports(Request(address="127.0.0.9", ports=(port,)))["taken"] == []
+        assert ports.gather_ports(Request(address="127.0.0.8", ports=(port,))) == []
+    assert ports.gather_ports(Request(address="127.0.0.9", ports=(port,))) == []
 
 
 def test_hccl_uses_32_ports_from_its_base_on() -> None:
@@ -369,12 +376,17 @@ def test_the_code_is_a_digest_of_its_files() -> None:
 
 def test_the_owner_of_a_process_on_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     server = Server(tmp_path, "ascend910")
-    server.npus[2].processes = [(os.getpid(), "python", 300), (999999999, "gone", 1)]
+    own = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    server.npus[2].processes = [
+        (os.getpid(), own[:4], 300),
+        (os.getpid(), "other", 1),
+        (999999999, own, 1),
+    ]
     server.tell()
     monkeypatch.setattr(devices, "DEV", server.dev)
     monkeypatch.setenv("PATH", f"{server.bin}:{os.environ['PATH']}")
     facts, unknown = gather.quick(Request(devices=tuple(range(8))))
     assert unknown == {}
-    mine, gone = facts["npus"]["processes"]
-    assert mine["owner"] is not None and gone["owner"] is None
+    mine, of_a_container, gone = facts["npus"]["processes"]
+    assert mine["owner"] is not None and of_a_container["owner"] is gone["owner"] is None
     assert facts["links"]["3"] == {"link": True, "net_health": "Success", "tls": False}

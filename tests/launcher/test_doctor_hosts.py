@@ -67,7 +67,8 @@ Faults = Dict[Tuple[str, Optional[int]], List[str]]  # culprit -> what is to be 
 def break_devices(servers: List[SimulatedServer], holder: Holder) -> Faults:
     h1, h2, h3, h4, h5, h6, h7, h8 = servers
     h1.sicken(3, "Alarm", "80E01801 80E18402")
-    h2.npus[0].processes = [(holder.process.pid, "python3.9", 30780)]
+    name = Path(f"/proc/{holder.process.pid}/comm").read_text().strip()
+    h2.npus[0].processes = [(holder.process.pid, name, 30780)]
     h2.tell()
     h3.card(5, link="DOWN")
     h4.card(6, net_health="Fault")
@@ -82,7 +83,7 @@ def break_devices(servers: List[SimulatedServer], holder: Holder) -> Faults:
     h8.answer("npu-smi info", text[: len(text) // 2])
     return {
         ("h1", 3): ["npu-smi says Alarm (error code 80E01801 80E18402)"],
-        ("h2", 0): [f"30780 MB of it are in use by process {holder.process.pid} (python3.9) of user "],
+        ("h2", 0): [f"30780 MB of it are in use by process {holder.process.pid} ({name}) of user "],
         ("h3", 5): ["the link of its network card is down"],
         ("h4", 6): ["net health of its network card: Fault"],
         ("h5", 1): ["has the address 192.1.27.77, but "],
@@ -171,7 +172,9 @@ def test_twenty_faults_on_eight_servers_are_found_each_with_its_culprit(
 
 
 def test_a_server_that_cannot_be_reached_and_one_that_hangs_are_told(tmp_path: Path) -> None:
-    servers = make(tmp_path, 3)
+    servers = make(tmp_path, 4)
+    servers[3].settings["tool_limit_s"] = 0.5
+    servers[3].hang("npu-smi info")
     path = cluster_file(tmp_path, servers)
     (servers[1].folder / "inside").write_text("#!/bin/sh\necho no route to host >&2\nexit 255\n")
     (servers[2].folder / "inside").unlink()
@@ -179,3 +182,4 @@ def test_a_server_that_cannot_be_reached_and_one_that_hangs_are_told(tmp_path: P
     assert done.returncode == 3
     assert "FAIL  h2: exit code 255; no route to host; try the command by hand: " in done.stdout
     assert "FAIL  h3: host h3: its agent can not be started: No such file" in done.stdout
+    assert "warn  h4: not known are npus: npu-smi did not answer within 0.5 s" in done.stdout

@@ -16,6 +16,7 @@ from launcher.agent import device_watch  # noqa: E402
 from launcher.doctor import host, software  # noqa: E402
 
 device_watch.PERIOD_S = 0.1
+devices.TOOL_LIMIT_S = settings["tool_limit_s"]
 devices.DEV = folder / "dev"
 devices.DRIVER_TOOLS = folder / "nothing"
 software.DRIVER_INFO = folder / "version.info"
