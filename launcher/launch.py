@@ -6,6 +6,7 @@ A launch is one attempt, and others where retry.py says so.
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Tuple, Union
 
@@ -50,8 +51,7 @@ def launch(
     console.
     """
     try:
-        with owned(run.path):
-            reporter = Reporter(run, console)
+        with owned(run.path), closing(Reporter(run, console)) as reporter:
             whole = (run, cluster, command, verb, reporter, injection, limits, global_batch)
             return _Launch(*whole).run_attempts()
     finally:

@@ -86,8 +86,9 @@ class Loop:
         nearest = min((when for when, _ in self._timers.values()), default=None)
         timeout = None if nearest is None else max(0.0, nearest - before)
         ready = self.selector.select(timeout)
-        if timeout is not None and self.now() - before > timeout + FROZEN_S:
-            self._frozen_s += self.now() - before - timeout
+        slept_s = self.now() - before
+        if timeout is not None and slept_s > timeout + FROZEN_S:
+            self._frozen_s += slept_s  # all of it, as nobody knows when it began
         # After a SIGSTOP over its end it returns without a look at what has come.
         return ready or self.selector.select(0)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional
 
+from launcher.background import Background
 from launcher.status import Rate, Status
 
 if TYPE_CHECKING:
@@ -24,20 +26,28 @@ WORKER_EVENTS: Dict[str, tuple] = {
 }
 COUNTS = ("step", "done", "total", "total_steps", "samples")  # whole numbers where they are given
 FREQUENT_EVENTS = ("step", "eval", "bench")  # of rank 0 alone, and not for the journal
+SCREEN_EVENTS = 1000  # more than so many wait to be shown: progress is left out until they are
 PASSING_EVENTS = (*FREQUENT_EVENTS, "health")  # not for the journal: what is wrong there makes a warning
 
 
 class Reporter:
-    """Writes each event where it belongs. A full disk is said once, and does not end the training."""
+    """Writes each event where it belongs. A full disk is said once, and does not end the training.
+
+    Who reports is never held up by a slow disk or by a terminal that stands still (Ctrl-S, a pipe that nobody
+    reads): threads write, one for files and one for the console. `close` waits for them.
+    """
 
     def __init__(self, run: Run, console: Console) -> None:
         self._run = run
         self._console = console
+        self._files, self._screen = Background("files"), Background("console")
+        self._lock = threading.Lock()  # of what follows: the plan is made and reported by a thread
         self._attempt = 0
         self._status = Status()
         self._rate = Rate()
         self._predicted = 0  # images of this evaluation
         self._status_is_old = True
+        self._newest: Optional[Dict[str, Any]] = None  # of the status, until it is written
         self._write_failed = False
 
     @property
@@ -91,34 +101,47 @@ class Reporter:
         self.emit("warning", text=text)
 
     def write_status(self) -> None:
-        """Replaces status.json if something has happened since; too dear for every event."""
-        if not self._status_is_old:
-            return
-        self._status_is_old = False
-        try:
-            self._run.write_status(self._status.as_dict())
-        except OSError as error:
-            self._complain(error)
+        """Has status.json replaced if something has happened since; too dear for every event."""
+        with self._lock:
+            if not self._status_is_old:
+                return
+            self._status_is_old = False
+            self._newest = self._status.as_dict()
+        self._files.call(self._write_newest)
+
+    def close(self) -> None:
+        """Waits until all is written and shown."""
+        self._files.close()
+        self._screen.close()
 
     def _record(self, event: str, fields: Mapping[str, Any]) -> Dict[str, Any]:
         ours = {"event": event, "time_ns": time.time_ns(), "attempt": self._attempt}
         record = {**ours, **fields, **ours}  # ours come first in the line, and win
-        self._status.fold(record)
-        self._status_is_old = True
-        try:
+        with self._lock:
+            self._status.fold(record)
+            self._status_is_old = True
             if event in ("step", "metric"):
-                self._run.metric(record)
+                self._files.call(self._write, self._run.metric, record)
             if event not in PASSING_EVENTS:
-                self._run.journal(record)
-        except OSError as error:
-            self._complain(error)
-        self._console.show(record)
+                self._files.call(self._write, self._run.journal, record)
+            if event not in FREQUENT_EVENTS or self._screen.waiting < SCREEN_EVENTS:
+                self._screen.call(self._console.show, record)
         return record
 
-    def _complain(self, error: OSError) -> None:
-        if not self._write_failed:
-            self._write_failed = True
-            text = (
-                f"the run directory can not be written: {error}; make room or repair it: its journal has gaps"
-            )
-            self._console.show({"event": "warning", "text": text})
+    # --- what the thread for files does
+
+    def _write_newest(self) -> None:
+        with self._lock:
+            status, self._newest = self._newest, None
+        if status is not None:  # on a slow disk one writing does for several wishes
+            self._write(self._run.write_status, status)
+
+    def _write(self, write: Callable[[Mapping[str, Any]], None], record: Mapping[str, Any]) -> None:
+        try:
+            write(record)
+        except OSError as error:
+            if not self._write_failed:
+                self._write_failed = True
+                what = f"the run directory can not be written: {error}"
+                text = f"{what}; make room or repair it: its journal has gaps"
+                self._screen.call(self._console.show, {"event": "warning", "text": text})

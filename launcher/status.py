@@ -59,7 +59,9 @@ class Status:
         self._fields["updated_ns"] = event["time_ns"]
 
     def as_dict(self) -> Dict[str, Any]:
-        return {"state": self.state, **self._fields, "processes": self.processes, "hosts": self.hosts}
+        """What it is now: later events do not change what is returned."""
+        processes = {name: dict(process) for name, process in self.processes.items()}
+        return {"state": self.state, **self._fields, "processes": processes, "hosts": dict(self.hosts)}
 
     def _fold_attempt(self, event: Mapping[str, Any]) -> None:
         self.state, self.step, self.processes, self.hosts = "starting", 0, {}, {}

@@ -55,6 +55,7 @@ class Supervisor:
         self.processes: Dict[str, Process] = {}
         self.phases: Dict[str, str] = {}  # what each process was last heard to be in
         self.loop = Loop()
+        self._make_plan: Optional[MakePlan] = None
         self.hosts = Hosts(cluster, attempt.folder, self.loop, self._heard, self._lost, reporter.warn)
         self._named: Optional[Failure] = None  # what was said to have failed first
         self._asked: Set[str] = set()  # hosts that are to say when the stacks are taken
@@ -79,15 +80,16 @@ class Supervisor:
     def supervise(self, planner: Callable[[], MakePlan], signals: Signals) -> ExitCode:
         """Runs the attempt and returns the launcher's exit code if there is no other.
 
-        planner: gives the function that makes the plan out of each host's facts. It is called while agents
-        start: its imports take as long as they do. A LaunchError of either means that nothing is started.
+        planner: gives the function that makes the plan out of each host's facts. Both are called in threads,
+        which may wait for a disk; the first while agents start: its imports take as long as they do. A
+        LaunchError of either means that nothing is started.
         Raises PreflightError where an agent can not be started or does not answer in time.
         """
         self.loop.listen(signals.fd, lambda: self._signalled(signals))
         try:
             self.hosts.start()
             self.loop.after(self.cluster.timeouts.start_s, "hello", self._no_hello)
-            self._make_plan = planner()
+            self.loop.in_thread(planner, self._on_planner)
             self._write_status()
             while not self.hosts.have_ended:
                 self.loop.wait()
@@ -120,10 +122,20 @@ class Supervisor:
             )
         link.facts = message["facts"]
         link.ping()
-        facts = self.hosts.facts()
-        if facts is not None and self.state.ending is None:
-            self.loop.cancel("hello")
-            self._start_processes(self._make_plan(facts))
+        self._plan()
+
+    def _on_planner(self, make_plan: MakePlan) -> None:
+        self._make_plan = make_plan
+        self._plan()
+
+    def _plan(self) -> None:
+        """As soon as all hosts have said what they are, and there is a planner."""
+        facts, make_plan = self.hosts.facts(), self._make_plan
+        if facts is None or make_plan is None or self.state.ending is not None:
+            return
+        self._make_plan = None  # one plan is enough
+        self.loop.cancel("hello")
+        self.loop.in_thread(lambda: make_plan(facts), self._start_processes)
 
     def _on_abandoned(self, link: AgentLink, message: dict) -> None:
         pids = ", ".join(map(str, message["pids"]))
@@ -143,6 +155,8 @@ class Supervisor:
                     self.reporter.warn(text)
 
     def _start_processes(self, plan: Plan) -> None:
+        if self.state.ending is not None:
+            return
         self.processes = {process.name: process for process in plan.processes}
         if self.injection is not None:
             self._taken_port = self.injection.take_port(plan)  # held for as long as this object lives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Dict
 
@@ -27,7 +28,7 @@ from launcher.run import Run
     ],
 )
 def test_what_is_not_whole_is_left_out(tmp_path: Path, data: Dict[str, Any], is_whole: bool) -> None:
-    reporter = Reporter(Run(tmp_path), Console(io.StringIO()))
-    reporter.begin(1, run="x", hosts=["here"], restarts_left=0)
-    message = {"event": "status", "name": "rank-00", "rank": 0, "time_ns": 1, "data": data}
-    assert reporter.worker(message, "here") is is_whole
+    with closing(Reporter(Run(tmp_path), Console(io.StringIO()))) as reporter:
+        reporter.begin(1, run="x", hosts=["here"], restarts_left=0)
+        message = {"event": "status", "name": "rank-00", "rank": 0, "time_ns": 1, "data": data}
+        assert reporter.worker(message, "here") is is_whole

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
+import termios
+import time
+from array import array
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing, only_child, until_gone
+from launching import (
+    FOREVER,
+    LIMIT_S,
+    LOCAL_CLUSTER,
+    TWO_HOSTS,
+    Launch,
+    closing,
+    only_child,
+    sitecustomize,
+    until_gone,
+)
 
 from launcher.agent import processes
+from launcher.protocol import LEASE_S
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
 TOLD = "this rank was told to fail (--inject raise)"
+F_SETPIPE_SZ = 1031  # fcntl has a name for it from Python 3.10 on
 LONG_S = 60  # a grace that a test would notice
 
 
@@ -139,6 +155,102 @@ def test_a_stuck_agent_does_not_hold_up_a_stop(start):
     launch.signal(signal.SIGINT)
     assert launch.finish() == 130
     until_gone(token)
+
+
+def test_a_console_that_nobody_reads_holds_up_nothing(start):
+    launch = start(*FOREVER)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    fill(launch.process.stdout.fileno())
+    metrics = launch.run / "metrics.jsonl"
+    before = metrics.stat().st_size
+    end = time.monotonic() + LIMIT_S
+    while metrics.stat().st_size < before + 4096:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    launch.signal(signal.SIGINT)
+    until_gone(token)
+    assert launch.finish() == 130  # when all is read
+    assert launch.seen[-1]["event"] == "end"
+
+
+def fill(pipe):
+    """Waits until its writer can not go on."""
+    fcntl.fcntl(pipe, F_SETPIPE_SZ, 4096)
+    end, count, before = time.monotonic() + LIMIT_S, array("i", [0]), -1
+    while count[0] < 2048 or count[0] != before:
+        assert time.monotonic() < end
+        before = count[0]
+        time.sleep(0.2)
+        fcntl.ioctl(pipe, termios.FIONREAD, count)
+
+
+def slow_disk(folder):
+    """An environment in which every fsync waits for as long as there is a file; and the two files' paths."""
+    hold, held = folder / "hold", folder / "held"
+    code = (
+        "import os, pathlib, time\n"
+        "def fsync(fd):\n"
+        f"    while os.path.exists({str(hold)!r}):\n"
+        f"        pathlib.Path({str(held)!r}).touch()\n"
+        "        time.sleep(0.02)\n"
+        "os.fsync = fsync\n"
+    )
+    return {"PYTHONPATH": sitecustomize(folder, code)}, hold, held
+
+
+def test_a_disk_that_stands_still_holds_up_no_stop(start, tmp_path):
+    environment, hold, held = slow_disk(tmp_path)
+    launch = start(*FOREVER, **environment)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    hold.touch()
+    until_exists(held)
+    launch.signal(signal.SIGINT)
+    until_gone(token)
+    hold.unlink()
+    assert launch.finish() == 130
+    assert status(launch)["exit_code"] == 130
+
+
+def until_exists(path):
+    end = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_hosts_are_kept_by_a_launcher_whose_console_and_disk_stand_still(start, tmp_path):
+    environment, hold, held = slow_disk(tmp_path)
+    hold.touch()
+    launch = start(*FOREVER, cluster=hosts(), **environment)
+    until_exists(held)  # the plan is being written; no process is started yet
+    time.sleep(LEASE_S + 3)
+    hold.unlink()
+    launch.until_training(2)
+    fill(launch.process.stdout.fileno())
+    hold.touch()
+    time.sleep(LEASE_S + 5)
+    hold.unlink()
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert not launch.all("verdict") and {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
+
+
+@pytest.mark.slow
+def test_a_machine_that_was_frozen_goes_on(start):
+    launch = start(*FOREVER, cluster=hosts())
+    launch.until_training(2)
+    frozen = [launch.process.pid, *(process.pid for process in processes.descendants(launch.process.pid))]
+    for number, wait_s in ((signal.SIGSTOP, LEASE_S + 3), (signal.SIGCONT, 0)):
+        for pid in frozen:
+            os.kill(pid, number)
+        time.sleep(wait_s)
+    launch.until("step", step=launch.until("step")["step"] + 500)
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert not launch.all("verdict")
 
 
 def test_a_closed_terminal_stops_in_order(start):

@@ -1,0 +1,37 @@
+"""A thread for what may block: a disk, a terminal, a pipe that nobody reads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from typing import Any, Callable
+
+
+class Background:
+    """Calls what it is given, one after the other, in a thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls are still to be made."""
+        return self._calls.qsize()
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._calls.put((function, arguments))
+
+    def close(self) -> None:
+        """Waits until all calls are made."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        for function, arguments in iter(self._calls.get, None):
+            try:
+                function(*arguments)
+            except Exception:  # the calls after it are made all the same
+                traceback.print_exc()
