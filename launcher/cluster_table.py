@@ -32,6 +32,8 @@ def loaded(document: Document) -> Document:
     Raises UserError: no such file, no JSON; PreflightError: not finished within `timeouts.start_s`.
     """
     value = document.value.get("rank_table") if isinstance(document.value, dict) else None
+    if value is None:
+        _say_of_unused(document)
     if not isinstance(value, str):
         return document
     if value == AUTO:
@@ -47,8 +49,22 @@ def loaded(document: Document) -> Document:
     timeouts = document.value.get("timeouts")
     limit_s = timeouts.get("start_s", WAIT_S) if isinstance(timeouts, dict) else WAIT_S
     limit_s = limit_s if isinstance(limit_s, (int, float)) else WAIT_S
-    table = rank_table_file.wait_for(path, limit_s, lambda text: print(text, file=sys.stderr, flush=True))
+    table = rank_table_file.wait_for(path, limit_s, _say)
     return replace(document, value={**document.value, "rank_table": table})
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_of_unused(document: Document) -> None:
+    """A job of MindCluster or ModelArts has a rank table, which a cluster file may pass over by oversight."""
+    job = job_environment.recognised()
+    is_ascend = isinstance(document.value, dict) and document.value.get("device_kind") not in (None, "cpu")
+    path = job_environment.rank_table_path() if job is not None and is_ascend else None
+    if job is not None and path is not None:
+        remedy = f"`rank_table: {AUTO}` in the cluster file takes it"
+        _say(f"note: this is a job of {job.manager}, whose rank table {path} is not used; {remedy}")
 
 
 def filled(document: Document) -> Tuple[Any, Optional[RankTable]]:
