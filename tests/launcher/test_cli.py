@@ -30,7 +30,7 @@ def test_no_framework_is_imported(words, tmp_path):
     program = (
         "import sys\nfrom launcher.cli.main import cli\n"
         f"cli.main({words!r}, standalone_mode=False)\n"
-        "heavy = {'mindspore', 'numpy', 'cv2', 'fcn', 'rich', 'psutil', 'pydantic'}\n"
+        "heavy = {'mindspore', 'numpy', 'cv2', 'fcn', 'rich', 'psutil', 'pydantic', 'launcher.catalogue'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
