@@ -277,7 +277,7 @@ def _reason(failure: Failure) -> str:
 
 def _time_over(state: State) -> Result:
     if state.ending is Ending.FAILED and not state.stopping:
-        return _stop(state, Ending.FAILED, "a worker reported an error and does not end")
+        return _stop(state, Ending.FAILED, f"{_reason(state.failures[0])}; it does not end by itself")
     return _kill(state, "the grace period is over")
 
 

@@ -104,6 +104,8 @@ def test_a_worker_that_reported_an_error_may_end_by_itself_first():
 def test_a_worker_that_reported_an_error_and_hangs_is_stopped_then_killed():
     _, actions = after(raised(1), TimeOver(), TimeOver(), TimeOver())
     assert actions == [Action.WAIT, Action.STOP, Action.KILL]
+    _, (stop,) = decide(after(raised(1))[0], TimeOver())
+    assert stop.reason == "rank 1: ValueError: no; it does not end by itself"
 
 
 def test_several_errors_make_one_wait():
