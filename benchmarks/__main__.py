@@ -6,7 +6,7 @@ import importlib
 import sys
 
 NAMES = ("start", "plan", "first_step", "kernels", "pipeline", "evaluation", "inference", "train_step")
-NAMES += ("exactness",)
+NAMES += ("exactness", "save")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -246,6 +247,43 @@ def test_preemption_saves_and_leaves(data, tmp_path):
         process.kill()
     (manifest,) = (run_of(tmp_path) / "checkpoints").glob("*.json")
     assert json.loads(manifest.read_text())["step"] >= 3
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_training(data, tmp_path):
+    """A small disk of its own, which has room again once the failure has been told."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace of one's own is allowed here (unshare --mount)")
+    words = train_words(data, "train_epochs=100", "save_steps=5", "keep_checkpoint_max=2")
+    script = 'mount -t tmpfs -o size=64m none "$0" && cd "$0" && exec "$@"'
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *command(*words)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    disk = Path(f"/proc/{process.pid}/root{tmp_path}")  # as the namespace has it
+    try:
+        wait_for_step(process, 12)
+        fill(disk / "ballast")
+        told = next(line for line in process.stdout if line.startswith("warning: ") and "not saved" in line)
+        (disk / "ballast").unlink()
+        last = [line for line in process.stdout if line.startswith("checkpoint: ")][-1]
+        assert process.wait(END_S) == 0
+    finally:
+        process.kill()
+    assert re.search(
+        r"checkpoints/FCN8s-\d+_\d+\.ckpt: not saved: No space left on device, .* are needed", told
+    )
+    assert last.endswith("FCN8s-100_3.ckpt\n")
+
+
+def fill(ballast):
+    """Take all the room that there is, but for what logs need."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - 100_000)
 
 
 def started(data, folder, save_steps=1_000_000):

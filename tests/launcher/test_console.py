@@ -62,6 +62,10 @@ def test_restarts_are_told_with_their_reason_and_what_is_left():
     assert describe({**end, "reason": "no progress"}) == "failed (exit code 7): no progress"
 
 
+def test_a_save_that_failed_is_loud():
+    assert describe({"event": "save_failed", "step": 3, "message": "x: not saved"}) == "warning: x: not saved"
+
+
 def test_quick_steps_are_thinned_out_but_the_last_one_is_shown(monkeypatch):
     monkeypatch.setattr(console, "STEP_LINE_EVERY_S", 600)
     steps = [{**STEP, "step": number} for number in range(1, 100)]

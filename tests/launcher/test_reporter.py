@@ -22,6 +22,8 @@ from launcher.run import Run
         ({"event": "step", "step": 3, "samples": None}, True),
         ({"event": "step", "step": 2.5}, False),
         ({"event": "step"}, False),
+        ({"event": "save_failed", "step": 3, "message": "x.ckpt: not saved"}, True),
+        ({"event": "save_failed", "step": 3}, False),
         ({"event": [1]}, False),
         ({"event": "of its own"}, False),
         ({}, False),

@@ -1,0 +1,173 @@
+"""What a save costs the training: the published FCN-8s, 1.07 GB of weights and momentum.
+
+Beside MindSpore's own, all in one process, in turn: normal steps, a step that saves, and the steps until the
+files are whole. Ours are on stable storage by then, with their sha256; ModelCheckpoint's are in the page
+cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from statistics import median
+from typing import Any, Dict, List
+
+from benchmarks.report import report
+from benchmarks.sides import ROOT, worker_environment
+
+ROUNDS = 3
+CROP, BATCH = 128, 2
+NORMAL_STEPS = 3  # before each save
+
+STEP_FACTOR, STEP_MORE_S = (
+    1.3,
+    0.3,
+)  # the longest that a step with a save may take: of a normal step, and more
+EXTRA_SHARE = 0.5  # the most that all steps may take longer, of what the write takes alone
+
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from mindspore.train import CheckpointConfig, ModelCheckpoint, RunContext
+from mindspore.train.callback._callback import InternalCallbackParam
+from fcn import platform
+from fcn.config import Config
+from fcn.distributed import World
+from fcn.network import build_network
+from fcn.saver import Saver
+from fcn.status import Status
+from fcn.step import Steps
+
+folder = Path(sys.argv[1])
+crop, batch, rounds, normal_steps = map(int, sys.argv[2:])
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (batch, crop, crop, 3), np.uint8)
+labels = rng.choice([*range(21), 255], (batch, crop, crop)).astype(np.uint8)
+config = Config(crop_size=crop, batch_size=batch)
+device = platform.set_up()
+steps = Steps(build_network(config, device), config, device, World())
+weights, moments = list(steps.graph.net.get_parameters()), list(steps.graph.optimizer.moments)
+saver = Saver(folder / "ours", weights, moments, 1, Status(), writes=True)
+number = 0
+
+
+def seconds(call):
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def step():
+    steps.run(images, labels, config.base_lr)
+
+
+class Ours:
+    def save(self):
+        global number
+        number += 1
+        saver.save(number, f"FCN8s-1_{number}", {"step": number, "permanent": False}, regular=True)
+
+    def is_done(self):
+        return saver._running.done()
+
+    def wait(self):
+        saver.finish(stay=False)
+
+
+class Theirs:
+    def __init__(self, name, async_save):
+        self.folder = folder / name
+        options = CheckpointConfig(save_checkpoint_steps=1, keep_checkpoint_max=1, async_save=async_save)
+        self.callback = ModelCheckpoint("FCN8s", str(self.folder), options)
+        self.callback._graph_saved = True  # the network's graph is not what is measured
+        self.expected = None
+
+    def save(self):
+        global number
+        number += 1
+        about = InternalCallbackParam()
+        about.update(
+            train_network=steps.graph, cur_step_num=number, batch_num=10**6, cur_epoch_num=1,
+            parallel_mode="stand_alone", mode="train", epoch_num=1,
+        )
+        self.expected = self.folder / f"FCN8s-1_{number}.ckpt"
+        self.callback.step_end(RunContext(about))
+
+    def is_done(self):
+        return self.expected.exists()
+
+    def wait(self):
+        while not self.is_done():
+            time.sleep(0.01)
+
+
+sides = {
+    "fcn-launch": Ours(),
+    "ModelCheckpoint": Theirs("sync", False),
+    "ModelCheckpoint, async_save": Theirs("async", True),
+}
+step()
+for side in sides.values():  # the first of each takes memory from the kernel
+    side.save()
+    side.wait()
+found = {name: [] for name in sides}
+for _ in range(rounds):
+    for name, side in sides.items():
+        normal = [seconds(step) for _ in range(normal_steps)]
+        during = [seconds(step) + seconds(side.save)]
+        while not side.is_done():
+            during.append(seconds(step))
+        alone = seconds(lambda: (side.save(), side.wait()))
+        found[name].append({"normal": normal, "during": during, "alone": alone})
+saver.close()
+size = sum(array.asnumpy().nbytes for array in (*weights, *moments))
+print(json.dumps({"gigabytes": size / 1e9, "sides": found}))
+"""
+
+
+def main() -> None:
+    """Seconds of the steps around a save, and of a save when nothing else runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [folder, *map(str, (CROP, BATCH, ROUNDS, NORMAL_STEPS))]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            env={**os.environ, **worker_environment(), "PYTHONPATH": str(ROOT), "GLOG_v": "3"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode != 0:
+        sys.exit(f"the program ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = [[name, *figures(rounds).values()] for name, rounds in found["sides"].items()]
+    ours = figures(found["sides"]["fcn-launch"])
+    limit_s = STEP_FACTOR * ours["normal_s"] + STEP_MORE_S
+    columns = ["save by", *ours]
+    report(
+        "save",
+        columns,
+        rows,
+        gigabytes=found["gigabytes"],
+        step_limit_s=limit_s,
+        step_is_kept=ours["step_s"] <= limit_s,
+        extra_is_kept=ours["extra_share"] <= EXTRA_SHARE,
+    )
+
+
+def figures(rounds: List[Dict[str, Any]]) -> Dict[str, float]:
+    """Medians over the rounds. extra_s: what the steps from the save on took longer until it was done."""
+    normal_s = median(seconds for one in rounds for seconds in one["normal"])
+    extra = [sum(one["during"]) - len(one["during"]) * median(one["normal"]) for one in rounds]
+    alone_s = median(one["alone"] for one in rounds)
+    return {
+        "normal_s": normal_s,
+        "step_s": median(one["during"][0] for one in rounds),
+        "steps": median(len(one["during"]) for one in rounds),
+        "extra_s": median(extra),
+        "alone_s": alone_s,
+        "extra_share": median(extra) / alone_s,
+    }
