@@ -12,6 +12,7 @@ from launcher.catalogue import Role, catalogue
 from launcher.diagnosis import spans
 from launcher.errors import UserError
 from launcher.explanation import Explanation, Process, explain, in_order
+from launcher.known import PLOGS
 from launcher.log_scan import logs_below, scan
 from launcher.run import Attempt, Run, find_run
 
@@ -68,7 +69,7 @@ def _logs_of(place: Path) -> Tuple[List[Path], Optional[Verdict]]:
     elif (place.absolute().parent / "run.yaml").is_file():
         run = Run.open(place.absolute().parent)
         attempt = next((a for a in run.attempts() if a.folder == place.absolute()), None)
-    found = logs_below(place if attempt is None else attempt.folder)
+    found = logs_below(place) if attempt is None else [*attempt.logs(), *logs_below(attempt.folder / PLOGS)]
     if not found:
         raise UserError(
             f"{place}: holds no logs (*.log, *.out, *.err, *.txt, log); name the files themselves"
@@ -103,7 +104,8 @@ def _lines(explanation: Explanation, verdict: Optional[Verdict]) -> Iterator[str
         yield f"         {_elsewhere(explanation)}"
     yield f"cause    {signature.cause}"
     yield f"to do    {signature.remedy}"
-    for other in first.others[:ALSO_SHOWN]:
+    telling = [other for other in first.others if other.signature.role is not Role.SYMPTOM]
+    for other in telling[:ALSO_SHOWN]:
         yield f"also     {other.signature.name}: {_place(other)}"
     if len(explanation.processes) > 1:
         yield "order"

@@ -251,6 +251,8 @@ def run(tmp_path):
         (attempt.folder / "rank-00.log").write_text(TIMED_OUT.format("08:00"))
         (attempt.folder / "rank-01.log").write_text(error.format("09:00"))
         (attempt.folder / "agent-localhost.log").write_text("EJ0001")
+        attempt.plan_folder.mkdir()
+        (attempt.plan_folder / "ranks.txt").write_text("EJ0001")
         verdict = {
             "name": "rank-01",
             "rank": 1,
@@ -274,6 +276,15 @@ def test_of_an_attempt_its_own_logs_and_verdict(invoke, run):
     assert (
         "verdict  rank 1 failed first: 1\nfirst    rank 1, 2026-11-23 10:09:00.000000: npu-memory" in output
     )
+
+
+def test_a_run_has_the_plogs_of_its_ranks(invoke, run):
+    plog = run.attempts()[-1].folder / "plog/rank-01/debug"
+    plog.mkdir(parents=True)
+    (plog / "plog-1.log").write_text("EJ0001: Failed to initialize the HCCP process.")
+    (run.attempts()[-1].folder / "rank-01.log").write_text("RuntimeError: init failed")
+    answer = json.loads(invoke(run.path, "--json"))
+    assert (answer["first"]["rank"], answer["first"]["error"], answer["logs"]) == (1, "npu-held", 3)
 
 
 def test_a_verdict_explains_what_no_log_tells(invoke, run):
