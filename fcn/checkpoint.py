@@ -90,7 +90,7 @@ def save(
 
     try:
         make_folder(folder)
-        _sweep(folder)
+        _sweep(target)
         facts = write(target, ckpt(weights, {META_KEY: text}))
         if state is not None:
             facts["state"] = write(state_of(target), safetensors(state))
@@ -101,7 +101,7 @@ def save(
         write_atomic(manifest_of(target), json.dumps(description, indent=1) + "\n")
     except OSError as error:
         with suppress(OSError):
-            _sweep(folder)
+            _sweep(target)
         reason = error.strerror or str(error)
         if error.errno in _NO_ROOM:
             reason += f", {in_megabytes(max(needed - taken, 1))} more are needed"
@@ -113,10 +113,13 @@ def _writing(path: Path) -> Path:
     return path.with_name(f".{path.name}.writing")
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(target: Path) -> None:
     """Remove what a save left that was killed, or found the disk full."""
-    for unfinished in folder.glob(".*.writing"):
+    for unfinished in target.parent.glob(".*.writing"):
         unfinished.unlink()
+    if not manifest_of(target).exists():
+        for file in (target, state_of(target)):
+            file.unlink(missing_ok=True)
 
 
 def retire(saved: Path, keep: int) -> None:

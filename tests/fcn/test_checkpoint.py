@@ -83,14 +83,17 @@ def test_a_run_that_went_back_behind_a_damaged_one_keeps_what_it_saves_then(tmp_
     assert [path.stem for path in checkpoint.listed(tmp_path)] == ["FCN8s-1_10", "FCN8s-1_6"]
 
 
-def test_a_save_that_fails_leaves_the_older_ones_and_no_rest(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "where", [(files.os, "fsync"), (checkpoint, "write_atomic")], ids=["data", "manifest"]
+)
+def test_a_save_that_fails_leaves_the_older_ones_and_no_rest(tmp_path, monkeypatch, where):
     save(tmp_path, 1)
     before = names(tmp_path)
 
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full_disk)
+    monkeypatch.setattr(*where, full_disk)
     with pytest.raises(SaveError, match=r"FCN8s-1_2\.ckpt: not saved: No space left on device, .* needed"):
         save(tmp_path, 2, keep=1)
     assert names(tmp_path) == before
