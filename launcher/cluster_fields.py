@@ -33,8 +33,12 @@ def program(value: Any) -> str:
     return str(value)
 
 
+def is_name(value: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._:-]+", value) is not None
+
+
 def name(value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:-]+", text(value)):
+    if not is_name(text(value)):
         raise Wrong(
             f"{value!r} cannot be a host's name", "letters, digits, and . _ - only", "rename the host"
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 
 from launcher import job_environment, rank_table_file, rank_table_forms, rank_table_rules
 from launcher.chips import CHIPS, Chip
+from launcher.cluster_fields import is_name
 from launcher.errors import UserError
 from launcher.rank_table import Rank, RankTable, Server
 from launcher.yaml_lines import Document, Problem
@@ -149,6 +150,8 @@ def _entry(given: Mapping[str, Any], server: Server, chip: Optional[Chip]) -> Di
     }
     if server.address is not None:
         says["address"] = server.address
+    if is_name(server.server_id):
+        says["name"] = server.server_id
     return {**says, **given}
 
 
@@ -251,7 +254,7 @@ def cluster_values(table: RankTable, kind: str, addresses: Mapping[str, str]) ->
         )
     hosts = []
     for server in table.servers:
-        given = {"name": server.server_id, "address": addresses.get(server.server_id, server.address)}
+        given = {"address": addresses.get(server.server_id, server.address)}
         host = _entry(given, server, CHIPS[kind])
         if len(table.servers) > 1:
             host["prefix"] = ["ssh", host["address"]]

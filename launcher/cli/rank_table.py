@@ -95,8 +95,9 @@ def _table_of_cluster(file: str) -> str:
     from launcher.cluster import load_cluster
     from launcher.cluster_table import rank_table_of
 
-    values = rank_table_forms.render(rank_table_of(load_cluster(file)))
-    return rank_table_forms.to_text(values)
+    cluster = load_cluster(file)
+    values = rank_table_forms.render(rank_table_of(cluster))
+    return rank_table_forms.to_text(rank_table_file.checked(f"the table of {file}", values, cluster.chip))
 
 
 def _cluster_of_table(file: str, kind: Optional[str], addresses: Dict[str, str]) -> str:

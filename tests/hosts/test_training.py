@@ -25,8 +25,8 @@ def network(tmp_path):
     hosts.end()
 
 
-def fcn_launch(*words, folder, before=()):
-    done = subprocess.run(
+def run_launcher(*words, folder, before=()):
+    return subprocess.run(
         [*before, sys.executable, "-m", "launcher", *map(str, words)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "GLOG_v": "3"},
@@ -34,6 +34,10 @@ def fcn_launch(*words, folder, before=()):
         text=True,
         timeout=LIMIT_S,
     )
+
+
+def fcn_launch(*words, folder, before=()):
+    done = run_launcher(*words, folder=folder, before=before)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

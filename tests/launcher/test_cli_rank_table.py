@@ -132,6 +132,10 @@ def test_what_a_table_does_not_say_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "b.json", changed("2.0", "rank_count", 4))
     with pytest.raises(UserError, match="no address of server server0, server1; .* --address server0=IP"):
         run("convert", path)
+    unknown = tmp_path / "c.yaml"
+    unknown.write_text("device_kind: ascend910\nhosts: [{address: 10.0.0.1, devices: 2}]\n")
+    with pytest.raises(UserError, match="the table of .*c.yaml: .*device.1..device_ip: is missing"):
+        run("convert", unknown)
     with pytest.raises(UserError, match="--address server0: expected SERVER=IP"):
         run("convert", path, "--address", "server0")
 

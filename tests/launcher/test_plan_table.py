@@ -122,7 +122,7 @@ def test_the_scheduler_reads_no_table_of_ranks() -> None:
     plan = make_plan(on_table(ranks(), "ascend950", engine="exec", hosts=hosts), JOB, {})
     assert plan.rank_table == render(on_table(ranks(), "ascend950", engine="exec", hosts=hosts).rank_table)
     assert "RANK_TABLE_FILE" not in plan.processes[0].env
-    assert where(plan)[2:] == [(2, "10.0.0.1", 0, "0", "2"), (3, "10.0.0.1", 1, "1", "3")]
+    assert where(plan)[2:] == [(2, "server1", 0, "0", "2"), (3, "server1", 1, "1", "3")]
 
 
 @pytest.mark.parametrize("value", ["0", "17341"])
