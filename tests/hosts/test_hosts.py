@@ -76,8 +76,8 @@ def test_a_host_that_is_cut_off_is_named_and_ends_by_itself_before_the_attempt_d
     assert len(alone) == 5  # guard, agent, and a worker with its two children
     hosts.cut(hosts.hosts[1])
     verdict = launch.until("verdict")
-    assert verdict["text"] == (
-        "host h2 failed first: nothing was heard from it for 8 s: the host or the way to it is down"
+    assert verdict["text"].startswith(
+        "host h2 failed first: nothing was heard from it for 8 s: the host or the way to it is down; see whether"
     )
     assert launch.finish() == 5
     assert not any(host.inside() for host in hosts.hosts)
