@@ -33,7 +33,7 @@ FAILURES = {
 }
 
 _WORDS = re.compile("|".join(map(re.escape, sorted(COLUMNS, key=len, reverse=True))))
-_VALUES = re.compile(r"\d+\s*/\s*\d+|\S+")
+_VALUES = re.compile(r"[^\s/]+\s*/\s*[^\s/]+|\S+")  # a pair such as `0    / 65536`, or a word
 _NO_PROCESSES = re.compile(r"No running processes found in NPU (\d+)")
 _CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
@@ -344,8 +344,8 @@ def _measure(value: Optional[str]) -> Optional[float]:
 
 
 def _pair(value: Optional[str]) -> Tuple[Optional[int], Optional[int]]:
-    used, slash, size = (value or "").partition("/")
-    return (int(used), int(size)) if slash else (None, None)
+    used, _, size = (part.strip() for part in (value or "").partition("/"))
+    return (int(used), int(size)) if used.isdecimal() and size.isdecimal() else (None, None)
 
 
 def _list(numbers: Iterable[int]) -> str:

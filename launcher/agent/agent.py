@@ -154,7 +154,7 @@ class Agent:
         health = self.health.news(self.where["cwd"]) if self.where["cwd"] else None
         if health is not None:
             answer["health"] = health
-        devices = self.device_watch.news() if self.children else None
+        devices = self.device_watch.news() if self.children and not self.waiting else None
         if devices is not None:
             answer["devices"] = devices
         self.outbox.put(answer)

@@ -16,7 +16,7 @@ DEVICE_PORT = 16666  # of the devices' network cards; of the host's where the tw
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-TIME_WAIT = "06"  # of a connection that has ended: it keeps nobody from listening
+LISTEN, TIME_WAIT = "0A", "06"  # the latter of a connection that has ended: it keeps nobody from listening
 
 
 class Socket(NamedTuple):
@@ -24,6 +24,7 @@ class Socket(NamedTuple):
     address: str
     inode: str
     uid: int
+    listens: bool
 
 
 def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]:
@@ -34,14 +35,19 @@ def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]
 
 
 def gather_ports(request: Request) -> List[Dict[str, Any]]:
-    """The wanted ports that somebody holds at the host's address."""
+    """The wanted ports that somebody holds at the host's address: port, owner, listens."""
     held: Dict[int, Socket] = {}
     for entry in _sockets():
-        if entry.port in request.ports and entry.address in ("0.0.0.0", "::", request.address):
-            held.setdefault(entry.port, entry)
+        is_here = entry.address in ("0.0.0.0", "::", request.address)
+        if entry.port in request.ports and is_here and (entry.listens or entry.port not in held):
+            held[entry.port] = entry
     owners = _owners({entry.inode for entry in held.values()})
     return [
-        {"port": port, "owner": owners.get(entry.inode, f"a process of user id {entry.uid}")}
+        {
+            "port": port,
+            "owner": owners.get(entry.inode, f"a process of user id {entry.uid}"),
+            "listens": entry.listens,
+        }
         for port, entry in sorted(held.items())
     ]
 
@@ -55,7 +61,7 @@ def _sockets() -> Iterator[Socket]:
         for fields in map(str.split, lines):
             address, _, port = fields[1].partition(":")
             if fields[3] != TIME_WAIT:
-                yield Socket(int(port, 16), _address(address), fields[9], int(fields[7]))
+                yield Socket(int(port, 16), _address(address), fields[9], int(fields[7]), fields[3] == LISTEN)
 
 
 def _address(text: str) -> str:
@@ -117,6 +123,8 @@ def judge_ports(view: View) -> Iterator[Finding]:
                 "end it, or leave master_port out to take a free one"
                 if is_masters
                 else "end it, or set HCCL_IF_BASE_PORT in `env` of the cluster file to 32 free ports",
+                # a connection may be gone soon; the devices' own port is theirs, but where they share a card
+                fatal=taken["listens"] and port != DEVICE_PORT,
             )
 
 

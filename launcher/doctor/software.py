@@ -20,7 +20,8 @@ LIBRARIES = ("libascendcl.so", "libhccl.so")
 MINDSPORE = "2.10"
 PYTHON = ((3, 9), (3, 13))  # from, and below
 CODE = ("launcher", "fcn")
-CODE_SUFFIXES = (".py", ".yaml", ".j2")
+CODE_SUFFIXES = (".py", ".yaml")
+TEXTS = ("templates", "cluster_configs")  # inside the package where it is installed, beside it in a checkout
 TITLES = {"cann": "CANN", "driver": "driver", "mindspore": "MindSpore", "python": "Python"}
 
 
@@ -140,13 +141,17 @@ def judge_environment(view: View) -> Iterator[Finding]:
     for host, environment in view.each("environment"):
         script = (environment["scripts"] or ["/usr/local/Ascend/ascend-toolkit/set_env.sh"])[0]
         remedy = f"source {script} before: for ssh as `prefix: [ssh, HOST, 'source {script};']`"
+        missing = environment["missing"]
         if environment["home"] is None:
             what = "CANN's set_env.sh is not sourced in the environment that workers get there"
-        elif environment["missing"]:
-            what = f"{', '.join(environment['missing'])} not found on LD_LIBRARY_PATH"
+        elif missing:
+            what = f"{', '.join(missing)} not found on LD_LIBRARY_PATH"
         else:
             continue
-        yield Finding(host.name, what, "MindSpore finds no Ascend and the workers do not start", remedy)
+        # an image of a container may set but a part of it, or name the libraries to the system
+        fatal = environment["home"] is None and bool(missing)
+        causes = "MindSpore finds no Ascend and the workers do not start"
+        yield Finding(host.name, what, causes, remedy, fatal=fatal)
 
 
 def gather_code(request: Request) -> str:
@@ -158,7 +163,7 @@ def gather_code(request: Request) -> str:
         if folder is None:
             raise FileNotFoundError(f"there is no package {package} there")
         files = (path for path in folder.rglob("*") if path.suffix in CODE_SUFFIXES)
-        for path in sorted(files):
+        for path in sorted(path for path in files if path.parent.name not in TEXTS):
             digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -269,7 +269,7 @@ CANN: Dict[str, Any] = {"home": "/cann", "missing": [], "scripts": []}
          "10.0.0.2, its address in test.yaml, is not one of this host, its own is 10.9.9.9"),
         ("environment", CANN, {**CANN, "home": None}, "CANN's set_env.sh is not sourced"),
         ("environment", CANN, {**CANN, "missing": ["libhccl.so"]}, "libhccl.so not found on LD_LIBRARY_PATH"),
-        ("ports", [], [{"port": 60003, "owner": "process 7"}], "TCP port 60003 is held by process 7"),
+        ("ports", [], [{"port": 60003, "owner": "process 7", "listens": True}], "TCP port 60003 is held by"),
         ("reserved_ports", [], [60000, 60031], "the ports 60000-60031 are not reserved"),
     ],
 )  # fmt: skip
@@ -282,9 +282,26 @@ def test_what_is_wrong_on_one_host_is_told_of_that_one(name: str, usual: Any, od
 
 def test_the_meeting_port_matters_on_the_first_host_alone() -> None:
     cluster = replace(hosts(2), master_port=29400)
-    taken = {"ports": [{"port": 29400, "owner": "process 7"}]}
+    taken = {"ports": [{"port": 29400, "owner": "process 7", "listens": True}]}
     (found,) = findings(cluster, h1=taken, h2=taken)
     assert found.culprit == "h1" and "the ranks cannot meet there" in found.causes
+
+
+@pytest.mark.parametrize(
+    ("port", "listens", "fatal"), [(60003, True, True), (60003, False, False), (16666, True, False)]
+)
+def test_a_connection_or_a_port_of_the_cards_may_do_no_harm(port: int, listens: bool, fatal: bool) -> None:
+    taken = {"ports": [{"port": port, "owner": "process 7", "listens": listens}]}
+    (found,) = findings(hosts(2), h1=taken)
+    assert found.fatal is fatal
+
+
+def test_a_part_of_canns_environment_may_do() -> None:
+    missing = {"home": None, "missing": ["libhccl.so"], "scripts": ["/a/set_env.sh"]}
+    (found,) = findings(ONE, node1={"environment": missing})
+    assert found.fatal and "source /a/set_env.sh before" in found.remedy
+    for part in ({**missing, "missing": []}, {**missing, "home": "/cann"}):
+        assert [f.fatal for f in findings(ONE, node1={"environment": part})] == [False]
 
 
 def test_a_host_that_tells_nothing_is_fatal_and_a_fact_that_is_not_known_is_a_warning() -> None:
@@ -317,7 +334,12 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
         port = holder.getsockname()[1]
         found = ports.gather_ports(Request(address="127.0.0.9", ports=(port,)))
         (taken,) = found
-        assert taken["port"] == port and "pytest" in taken["owner"] and "of user " in taken["owner"]
+        assert (
+            taken["port"] == port
+            and taken["listens"]
+            and "pytest" in taken["owner"]
+            and "of user " in taken["owner"]
+        )
         assert ports.gather_ports(Request(address="127.0.0.8", ports=(port,))) == []
     assert ports.gather_ports(Request(address="127.0.0.9", ports=(port,))) == []
 
