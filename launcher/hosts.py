@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Dict, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Set
 
 from launcher.agent.processes import TOKEN
 from launcher.engines import ENGINES
@@ -133,7 +133,8 @@ class Hosts:
         """Takes the lease from all; those that do not end are given up in time."""
         for link in self.links.values():
             self._release(link)
-        self._loop.after(KILL_LIMIT_S, "give up", self._give_up)
+        limit_s = CUT_OFF_S if self.engine.is_remote else KILL_LIMIT_S
+        self._loop.after(limit_s, "give up", self._give_up)
 
     def _release(self, link: AgentLink) -> None:
         link.outbox.broken = True
@@ -142,12 +143,20 @@ class Hosts:
 
     def _give_up(self) -> None:
         for link in self.links.values():
-            if link.host in self._awaited and not link.gave_up:
+            if link.host not in self._awaited or link.gave_up:
+                continue
+            if self.engine.is_remote:
+                link.gave_up = True
+                self._warn(
+                    f"host {link.host}: nothing was heard from it during the stop; {LOOK_THERE}; what ran"
+                    " there ends by itself, as it hears nothing either"
+                )
+            else:
                 self._warn(
                     f"host {link.host}: its agent does not end; the way to it is closed, and that ends it"
                     " as soon as it goes on"
                 )
-                self._close_way(link)
+            self._close_way(link)
 
     def _close_way(self, link: AgentLink) -> None:
         if not link.ended:
@@ -164,11 +173,20 @@ class Hosts:
         for link in self.links.values():
             link.close(max(0.0, end - time.monotonic()))
         unclear = [host for host in self.cluster.hosts if self._may_hold_leftovers(host.name)]
-        for host, why in sweep(self.engine, unclear, self.cluster, self.token).items():
+        failed = sweep(self.engine, unclear, self.cluster, self.token)
+        for host, why in failed.items():
             self._warn(
                 f"host {host}: could not be searched for leftovers: {why}; look there for"
                 f" processes with {TOKEN}={self.token} in their environment"
             )
+
+        self._await_leases(failed)
+
+    def _await_leases(self, hosts: Iterable[str]) -> None:
+        """Until the leases of these hosts are over: an agent that may live must not meet the next attempt."""
+        if self.engine.is_remote:
+            end = max((self.links[host].released_s + CUT_OFF_S for host in hosts), default=0.0)
+            time.sleep(max(0.0, end - time.monotonic()))
 
     def _may_hold_leftovers(self, host: str) -> bool:
         link = self.links.get(host)

@@ -251,6 +251,8 @@ class Supervisor:
     def _lost(self, link: AgentLink, reason: str, time_ns: int) -> None:
         names = frozenset(name for name, process in self.processes.items() if process.host == link.host)
         self._decide(policy.AgentLost(link.host, time_ns, reason, names))
+        if link.gave_up and (self._named or policy.verdict(self.state) is None):  # no verdict will tell it
+            self.reporter.warn(f"host {link.host}: {reason}")
 
     # --- decisions
 

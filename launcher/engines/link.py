@@ -35,6 +35,7 @@ class AgentLink:
         self.heard_ns = 0  # by our clock, when it said its last word
         self.unanswered = 0  # pings since then
         self.gave_up = False  # for its silence
+        self.released_s = float("inf")  # monotonic, when the lease was taken from it
         self._ping_id = 0
         self._ping_ns = 0  # when the last one was sent, by a clock that is never set
         try:
@@ -95,14 +96,14 @@ class AgentLink:
     @property
     def released(self) -> bool:
         """Whether the lease was taken from it."""
-        assert self.process.stdin is not None
-        return self.process.stdin.closed
+        return self.released_s != float("inf")
 
     def release(self) -> None:
         """Takes the lease: guard and agent kill at once."""
         assert self.process.stdin is not None
         self.outbox.broken = True
-        if not self.process.stdin.closed:
+        if not self.released:
+            self.released_s = time.monotonic()
             self.process.stdin.close()
 
     def kill_unheard(self) -> None:

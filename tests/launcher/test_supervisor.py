@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import termios
 import time
 from array import array
@@ -27,7 +28,7 @@ from launching import (
 )
 
 from launcher.agent import processes
-from launcher.protocol import LEASE_S
+from launcher.protocol import LEASE_S, SILENCE_S
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
 TOLD = "this rank was told to fail (--inject raise)"
@@ -236,6 +237,64 @@ def test_hosts_are_kept_by_a_launcher_whose_console_and_disk_stand_still(start, 
     launch.signal(signal.SIGINT)
     assert launch.finish() == 130
     assert not launch.all("verdict") and {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
+
+
+def freeze(launch, host):
+    """Guard and agent of a host, which then is as silent as one that is cut off."""
+    outer = next(p.pid for p in processes.descendants(launch.process.pid) if place(p.pid) == host)
+    for pid in (only_child(outer), outer):
+        os.kill(pid, signal.SIGSTOP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("grace_s", "said"), [(0.2, "during the stop"), (LONG_S, f"for {SILENCE_S:g} s")])
+def test_a_host_that_falls_silent_in_a_stop_is_named_and_its_lease_awaited(start, grace_s, said):
+    launch = start(*STUBBORN, cluster=hosts(grace_s=grace_s))
+    launch.until_training(2)
+    freeze(launch, "h2")
+    launch.signal(signal.SIGINT)
+    began = time.monotonic()
+    (warning,) = [launch.until("warning")]
+    assert warning["text"].startswith("host h2: nothing was heard from it ") and said in warning["text"]
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert time.monotonic() - began > LEASE_S
+
+
+@pytest.mark.slow
+def test_no_attempt_begins_while_an_agent_may_live_on_a_host_that_can_not_be_reached(start, tmp_path):
+    """The way to h2 ends here, and its agent does not hear of it."""
+    cluster = hosts(prefix2=[sys.executable, "-c", WAY, str(tmp_path)])
+    launch = start(*FOREVER, "max_restarts=1", cluster=cluster)
+    launch.until_training(2)
+    (token,) = launch.tokens()
+    (tmp_path / "down").touch()
+    os.kill(int((tmp_path / "way.pid").read_text()), signal.SIGKILL)
+    launch.until("warning")  # h2 can not be searched
+    assert processes.tagged(token)
+    launch.until("outcome")
+    assert not processes.tagged(token)
+    launch.signal(signal.SIGINT)
+    launch.finish()
+
+
+WAY = """
+import os, select, subprocess, sys
+folder, *argv = sys.argv[1:]
+if os.path.exists(f"{folder}/down"):
+    sys.exit("no route to host")
+(stdin, to_agent), (from_agent, stdout) = os.pipe(), os.pipe()
+if os.fork() == 0:  # the far end: it keeps the agent's pipes open
+    os.setsid()
+    os.close(0), os.close(1)
+    os._exit(subprocess.call(argv, stdin=stdin, stdout=stdout))
+ways = {0: to_agent, from_agent: 1}
+with open(f"{folder}/way.pid", "w") as file:
+    file.write(str(os.getpid()))
+while True:
+    for source in select.select(list(ways), [], [])[0]:
+        os.write(ways[source], os.read(source, 65536))
+"""
 
 
 @pytest.mark.slow
