@@ -7,10 +7,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Set
 
+from launcher import open_files
 from launcher.agent.processes import TOKEN
 from launcher.engines import ENGINES
 from launcher.engines.link import EXIT_LIMIT_S, AgentLink
 from launcher.engines.sweep import sweep
+from launcher.errors import PreflightError
 from launcher.protocol import LEASE_S, PING_S, SILENCE_S
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to the host is given up
 CUT_OFF_S = LEASE_S + 1.0  # a silent host has killed its processes by then, whatever still reached it
 EXIT_CHECK_S = 0.02
+FILES = 2  # that are open here for each host: the two ends of its agent's stdin and stdout
 
 LOOK_THERE = "see whether the host is up and reachable, and what its `dmesg` tells"
 
@@ -52,6 +55,10 @@ class Hosts:
 
     def start(self) -> None:
         """Starts every host's agent. Raises PreflightError where one can not be started."""
+        try:
+            open_files.allow(FILES * len(self.cluster.hosts))
+        except OSError as error:
+            raise PreflightError(f"{len(self.cluster.hosts)} hosts: {error.strerror}") from None
         environment = {**os.environ, TOKEN: self.token}
         for host in self.cluster.hosts:
             log = self._folder / f"agent-{host.name}.log"

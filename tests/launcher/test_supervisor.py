@@ -28,6 +28,7 @@ from launching import (
 )
 
 from launcher.agent import processes
+from launcher.engines.link import EXIT_LIMIT_S
 from launcher.protocol import LEASE_S, SILENCE_S
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
@@ -482,7 +483,8 @@ def test_how_the_hosts_are_is_in_the_status(start):
 
 
 def test_what_a_login_prints_does_not_matter(start):
-    launch = start("steps=1", cluster=hosts(["sh", "-c", 'echo Welcome; echo {}; exec "$@"', "sh"]))
+    banner = r"""echo Welcome; echo {}; echo '{"event": "hung"}'; exec "$@" """
+    launch = start("steps=1", cluster=hosts(["sh", "-c", banner, "sh"]))
     assert launch.finish() == 0
 
 
@@ -496,6 +498,14 @@ def test_a_host_that_can_not_be_reached_is_named_and_nothing_starts(start):
     assert text.endswith(" -m launcher.agent --lease 10")
     assert not launch.all("started")
     assert (launch.attempt / "agent-h2.log").read_text() == "no route to h2\n"
+
+
+def test_too_many_hosts_for_the_limit_of_open_files_are_refused(start):
+    many = [f"  - {{name: h{n}, address: 127.0.0.{n}, devices: 1, prefix: [env]}}" for n in range(1, 31)]
+    cluster = "\n".join(["device_kind: cpu", "engine: exec", "hosts:", *many, ""])
+    launch = start(cluster=cluster, before=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh"))
+    assert launch.finish() == 3
+    assert "30 hosts: 124 open files are needed and the limit is 100: raise it" in launch.said()
 
 
 def test_a_prefix_that_is_no_program_is_named(start):
@@ -523,6 +533,15 @@ def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(start):
     launch.signal(signal.SIGINT)
     assert launch.finish() == 130
     assert not launch.all("warning")  # of a host that does not end
+
+
+def test_many_ways_that_end_without_their_processes_are_awaited_together(start):
+    prefix = json.dumps(["sh", "-c", "exec >&-; exec sleep 600"])
+    many = [f"  - {{name: h{n}, address: 127.0.0.{n}, devices: 1, prefix: {prefix}}}" for n in range(1, 31)]
+    launch = start(cluster="\n".join(["device_kind: cpu", "engine: exec", "hosts:", *many, ""]))
+    began = time.monotonic()
+    assert launch.finish() == 3
+    assert time.monotonic() - began < len(many) * EXIT_LIMIT_S  # one after the other
 
 
 def test_another_version_of_fcn_launch_on_a_host_is_named(start):
