@@ -49,7 +49,7 @@ class Watched:
     images: int = 0  # of an evaluation, done
     steps: int = 0  # of this phase, announced before
     stopped_s: Optional[float] = None  # since when every look has found it stopped
-    stored_s: float = 0.0  # when the last look found its storage at work
+    storage_s: float = 0.0  # when the last look found its storage at work
     looks: List[Tuple[float, Look]] = field(default_factory=list)  # the last two since at_s
 
     def hear(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -173,7 +173,7 @@ class Hangs:
             elif one.stopped_s is None:
                 one.stopped_s = now_s
             if one.is_at_storage:
-                one.stored_s = now_s
+                one.storage_s = now_s
         return self._stopped(now_s) or self._silent(now_s)
 
     def suspects(self, now_s: float) -> List[Watched]:
@@ -189,7 +189,7 @@ class Hangs:
 
     def _is_late(self, one: Watched, now_s: float) -> bool:
         """Work of its storage counts as a sign of life, but not for ever."""
-        since_s = max(one.at_s, one.stored_s)
+        since_s = max(one.at_s, one.storage_s)
         return now_s - since_s > self._limit(one) or now_s - one.at_s > self.limits.most(one.phase or "init")
 
     def _limit(self, one: Watched) -> float:

@@ -10,6 +10,7 @@ It does the faults of fcn/inject.py as the trainer does, and otherwise what its 
     faults=FAULT@STEP:RANK,...  what --inject would order, one for each attempt
     silent=1           nothing is said on the status pipe
     phase=NAME:STEP:S  S seconds are spent in this phase before this step; several are joined by commas
+    disk=STEP:S        rank 0 waits S seconds in the kernel (state D) before this step, as for a disk
     term=ignore|exit   SIGTERM does nothing, or makes it exit with code 7
     children=1         leaves a child in its group and one in a session of its own, both ignoring SIGTERM
     marks=FOLDER       leaves FOLDER/start-RANK with its process id and the time of its first line
@@ -130,6 +131,22 @@ def pass_phases(step: int) -> None:
             send("phase", phase="train")
 
 
+def wait_for_disk(step: int) -> None:
+    """The kernel holds who spawns a child until that has opened its files: here, the end of a pipe."""
+    at, _, seconds = SETTINGS.get("disk", "").partition(":")
+    if RANK != 0 or at != str(step):
+        return
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = f"{folder}/pipe"
+        os.mkfifo(pipe)
+        with subprocess.Popen(["sh", "-c", f"sleep {seconds}; : > {pipe}"]):
+            opened = [(os.POSIX_SPAWN_OPEN, 0, pipe, os.O_RDONLY, 0)]
+            os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=opened), 0)
+
+
 def listen() -> None:
     """Says back the first line of the control pipe."""
     with os.fdopen(int(os.environ["FCN_CONTROL_FD"])) as control:
@@ -143,6 +160,7 @@ def train(steps: int) -> None:
         pass_phases(step)
         send("enter", what="data", step=step)
         inject.before(step)
+        wait_for_disk(step)
         if noise is not None:
             noise.make(int(number("noise", 0)))
         time.sleep(number("step_s", 0))
