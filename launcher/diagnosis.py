@@ -113,8 +113,8 @@ def is_consequence(failure: Failure) -> bool:
 
 def exit_code(failure: Failure) -> ExitCode:
     """The launcher's exit code when this failure came first."""
-    if failure.kind is Kind.NOT_STARTED:
-        return ExitCode.PREFLIGHT
+    if failure.kind is Kind.NOT_STARTED or failure.sign is Sign.MISPLACED:
+        return ExitCode.PREFLIGHT  # the machines are not as the cluster file says
     if failure.kind is Kind.HUNG:
         return ExitCode.HANG
     has_erred = failure.kind in (Kind.RAISED, Kind.EXIT_CODE)

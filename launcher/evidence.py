@@ -33,10 +33,12 @@ class Sign(Enum):
     DISK_FULL = "disk full"
     LOST_PEER = "lost peer"  # what a rank says when another one is gone
     DEVICE = "device"  # it, or its link, is broken or held by a process of before
+    MISPLACED = "misplaced"  # ranks are not where the plan has them
 
 
 _SIGNS = (
     (Sign.PORT_TAKEN, re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")),
+    (Sign.MISPLACED, re.compile(r"is not where the plan has it|was to be rank \d+ of")),  # fcn.identity
     (Sign.DISK_FULL, re.compile(r"No space left on device|Disk quota exceeded")),
     (Sign.DEVICE, re.compile(r"EJ0001|EJ0002|failed ret\(-67\)|(Device|ts) lost heartb|Device is abnormal")),
     (

@@ -150,6 +150,11 @@ epoch: 1 step: 5, loss is 0.7
         Sign.LOST_PEER,
         "[ERROR]HCCL(1,p): Broken pipe [ERROR]HCCL(1,p): call trace: ret -> 9",
     ),
+    "ranks that are not where the plan has them": (
+        "error: rank 1 is not where the plan has it (1 of 2 ranks are not).\nplanned:\n  RANK  HOST\n",
+        Sign.MISPLACED,
+        None,
+    ),
     "no error at all": ("No space left on device\nbye\n", None, ""),
 }
 
