@@ -16,7 +16,7 @@ KINDS_BYTES = 1 << 24  # of the kinds of lines that are remembered
 LINE_BYTES = 1 << 14  # of one line, in which an error is looked for
 LOOK_BACK_BYTES = 1 << 13  # in which the time of a line without its own is looked for
 LAST_ERRORS = 5
-SURVIVED_LINES = 1000  # without an error, after which those before it did not end the process
+SURVIVED_LINES = 300  # without an error, after which those before it did not end the process
 
 _VARYING = b"0123456789abcdef"  # numbers, also hexadecimal
 _LOG_NAME = re.compile(r"(?:.*\.(?:log|out|err|txt)(?:\.\d+)?|log)\d*")
