@@ -71,20 +71,20 @@ def _ask(targets: list[Target], wake: bool = False) -> list[Target]:
         processes.send(target.process, signal.SIGUSR1)
         if wake:
             processes.send(target.process, signal.SIGCONT)
-    _await_answers(asked)
+    _await_answers(asked, before)
     return [target for target, size in zip(asked, before) if _size(target.log) > size]
 
 
-def _await_answers(targets: list[Target]) -> None:
-    """Until every signal is delivered and the logs have stopped growing."""
+def _await_answers(targets: list[Target], before: list[int]) -> None:
+    """Until every signal is delivered, every log has grown, and none grows any more."""
     end = time.monotonic() + ANSWER_S
-    before = None
+    last: list[int] = []
     while time.monotonic() < end:
         waiting = any(probe.has_signal(t.process.pid, "ShdPnd", signal.SIGUSR1) for t in targets)
         now = [_size(target.log) for target in targets]
-        if not waiting and now == before:
+        if not waiting and now == last and all(size > old for size, old in zip(now, before)):
             return
-        before = now
+        last = now
         time.sleep(ROUND_S)
 
 
