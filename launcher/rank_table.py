@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from launcher.errors import UserError
 
@@ -103,10 +103,7 @@ def merge(tables: Mapping[str, RankTable]) -> RankTable:
     """
     versions = {name: table.version for name, table in tables.items()}
     problems = [] if len(set(versions.values())) == 1 else [_versions_text(versions)]
-    problems += _held_twice("server_id", tables, lambda server: [server.server_id])
-    problems += _held_twice(
-        "device_ip", tables, lambda server: [r.device_ip for r in server.ranks if r.device_ip]
-    )
+    problems += _held_twice(tables)
     if problems:
         raise UserError("\n".join(problems))
     servers = sorted(
@@ -125,19 +122,21 @@ def _versions_text(versions: Mapping[str, str]) -> str:
     return f"version: {listed}; expected one version; merge tables of one kind of device only"
 
 
-def _held_twice(
-    field_name: str, tables: Mapping[str, RankTable], values: Callable[[Server], Iterable[str]]
-) -> Iterator[str]:
-    """A sentence for each value that servers of two tables have; within one table the rules see to it."""
-    first: Dict[str, str] = {}
+def _held_twice(tables: Mapping[str, RankTable]) -> Iterator[str]:
+    """A sentence for each server, and each address of another server, that two tables have; within one table
+    the rules see to it."""
+    servers: Dict[str, str] = {}
+    ips: Dict[str, str] = {}
     for name, table in tables.items():
         for server in table.servers:
-            for value in values(server):
-                if first.setdefault(value, name) != name:
-                    yield (
-                        f"{name}: {field_name}: {value} of server {server.server_id} is also in "
-                        f"{first[value]}; expected every one once; leave one of the files out, or correct it"
-                    )
+            if servers.setdefault(server.server_id, name) != name:
+                what = f"server_id: {server.server_id} is also in {servers[server.server_id]}"
+                yield f"{name}: {what}; expected every server once; leave one of the files out, or rename it"
+                continue
+            for ip in (rank.device_ip for rank in server.ranks if rank.device_ip):
+                if ips.setdefault(ip, name) != name:
+                    what = f"device_ip: {ip} of server {server.server_id} is also in {ips[ip]}"
+                    yield f"{name}: {what}; expected every address once; correct the wrong one"
 
 
 def _with_ranks(table: RankTable, ranks: Mapping[Place, int]) -> RankTable:

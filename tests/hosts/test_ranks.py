@@ -71,7 +71,7 @@ def test_ranks_are_those_of_the_table(network, tmp_path):
 def test_a_wrong_pod_ip_is_found_before_training(network, tmp_path):
     """Rank 0's host is right, so that the ranks meet; the other has another address than the table says."""
     done = train(network, tmp_path, ["10.77.0.99", network.hosts[1].address])
-    assert done.returncode != 0
+    assert done.returncode == 3, done.stdout + done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     logs = "".join(path.read_text() for path in (run / "attempt-001").glob("rank-*.log"))
     assert "rank 2 is not where the plan has it (2 of 4 ranks are not)." in logs
