@@ -19,6 +19,7 @@ from launcher.npu_smi import Unreadable
 
 DEV = Path("/dev")
 DRIVER_TOOLS = Path("/usr/local/Ascend/driver/tools")
+TOOL_FOLDERS = "/usr/local/bin:/usr/local/sbin"  # of npu-smi; a command behind ssh has a short PATH
 HCCN_CONF = Path("/etc/hccn.conf")
 TOOL_LIMIT_S = 5.0  # npu-smi answers within one or two seconds; a driver that hangs, never
 
@@ -51,8 +52,8 @@ def present_devices(dev: Optional[Path] = None) -> Tuple[int, ...]:
 
 
 def find_tool(name: str, driver_tools: Optional[Path] = None) -> Optional[str]:
-    """Path of a driver tool: on PATH, else in the driver's own folder, which is often not on PATH."""
-    return shutil.which(name) or shutil.which(name, path=str(driver_tools or DRIVER_TOOLS))
+    """Path of a driver tool: on PATH, else where the driver puts it, which is often not on PATH."""
+    return shutil.which(name) or shutil.which(name, path=f"{driver_tools or DRIVER_TOOLS}:{TOOL_FOLDERS}")
 
 
 def device_ips(

@@ -86,7 +86,7 @@ class _Round:
             if not link.done:
                 why = link.reason() if link.ended else f"no answer within {LIMIT_S:g} s"
                 self._nothing_of(link.host, f"{why}; {link.by_hand}")
-            if link.clock.best is not None:
+            if link.clock.best is not None and self.facts[link.host]:  # a pong alone tells nothing
                 self.facts[link.host]["clock"] = link.clock.best.offset_ns / 1e9
             link.close()
         return View(self.cluster, self.facts, self.unknown)

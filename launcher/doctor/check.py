@@ -44,10 +44,11 @@ class Finding(NamedTuple):
 
 
 def merged(findings: Iterable[Finding]) -> List[Finding]:
-    """Findings that say the same of several hosts as one, whose `host` names the hosts."""
+    """Findings that say the same of several hosts as one whose `host` names them all; devices stay apart."""
     groups: Dict[Finding, List[str]] = {}
     for finding in findings:
-        groups.setdefault(finding._replace(host=""), []).append(finding.host)
+        same = finding._replace(host="") if finding.device is None else finding
+        groups.setdefault(same, []).append(finding.host)
     return [finding._replace(host=_names(hosts)) for finding, hosts in groups.items()]
 
 
@@ -100,13 +101,6 @@ class View:
             if value is not None:
                 yield host, value
 
-    def odd(self, values: Mapping[Any, Any]) -> Iterator[Tuple[Any, Any, Any]]:
-        """(key, its value, what most have) of each that differs; of values as frequent the first rules."""
-        if values:
-            usual = Counter(map(repr, values.values())).most_common(1)[0][0]
-            common = next(value for value in values.values() if repr(value) == usual)
-            yield from ((key, value, common) for key, value in values.items() if value != common)
-
 
 class Check(NamedTuple):
     """`gather` runs on each host and gives a fact as JSON can hold it; `judge` looks at those of all hosts.
@@ -122,6 +116,14 @@ class Check(NamedTuple):
     ascend: bool = False
 
 
+def odd_ones(values: Mapping[Any, Any]) -> Iterator[Tuple[Any, Any, Any]]:
+    """(key, its value, what most have) of each that differs; of values as frequent the first rules."""
+    if values:
+        usual = Counter(map(repr, values.values())).most_common(1)[0][0]
+        common = next(value for value in values.values() if repr(value) == usual)
+        yield from ((key, value, common) for key, value in values.items() if value != common)
+
+
 def size(megabytes: float) -> str:
     return f"{megabytes / 1000:.1f} GB"
 
@@ -134,11 +136,8 @@ def unknown_findings(view: View) -> Iterator[Finding]:
             reasons.setdefault(why, []).append(name)
         for why, names in reasons.items():
             if not view.facts.get(host.name):
-                causes, remedy = (
-                    "no worker can be started there",
-                    "see that it is up and its prefix leads there",
-                )
-                yield Finding(host.name, why, causes, remedy)
+                remedy = "see that it is up and its prefix leads there"
+                yield Finding(host.name, why, "no worker can be started there", remedy)
                 continue
             what = f"not known are {', '.join(sorted(names))}: {why}"
             causes = "what is wrong there shows in the training"

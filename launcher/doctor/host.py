@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-from launcher.doctor.check import Check, Finding, Request, View, size
+from launcher.doctor.check import Check, Finding, Request, View, odd_ones, size
 from launcher.host_health import CLOCK_LIMIT_S
 
 CHECKPOINT_MB = 1_100  # of FCN-8s: weights and momentum in float32
@@ -158,7 +158,7 @@ def judge_data(view: View) -> Iterator[Finding]:
                     "its workers do not start",
                     "mount or copy it there, at the same path",
                 )
-        for host, _, _ in view.odd({host: a["files"] for host, a in answers.items() if "files" in a}):
+        for host, _, _ in odd_ones({host: a["files"] for host, a in answers.items() if "files" in a}):
             yield Finding(
                 host,
                 f"{path} has other files, or other sizes, than on most hosts",

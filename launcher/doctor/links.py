@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from launcher import devices, hccn
-from launcher.doctor.check import Check, Finding, Request, View
+from launcher.doctor.check import Check, Finding, Request, View, odd_ones
 from launcher.npu_smi import Unreadable
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _tls(view: View, matters: bool) -> Iterator[Finding]:
         for device, card in cards.items()
         if card.get("tls") is not None
     }
-    for (host, device), tls, usual in view.odd(states):
+    for (host, device), tls, usual in odd_ones(states):
         yield Finding(
             host,
             f"TLS is {_switch(tls)} on its network card, and {_switch(usual)} on most others",

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-from launcher.doctor.check import Check, Finding, Request, View
+from launcher.doctor.check import Check, Finding, Request, View, odd_ones
 
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 TOOLKITS = (Path("/usr/local/Ascend/cann"), Path("/usr/local/Ascend/ascend-toolkit"))
@@ -84,7 +84,7 @@ def judge_versions(view: View) -> Iterator[Finding]:
         told = {host: versions[name] for host, versions in known.items()}
         if name == "cann":  # without an environment there is none, which is told by itself
             told = {host: version for host, version in told.items() if version is not None}
-        for host, version, usual in view.odd(told):
+        for host, version, usual in odd_ones(told):
             yield Finding(
                 host,
                 f"{title} {version or 'is not found'}, on most hosts {usual or 'there is none'}",
@@ -169,7 +169,7 @@ def gather_code(request: Request) -> str:
 
 
 def judge_code(view: View) -> Iterator[Finding]:
-    for host, _, _ in view.odd({host.name: digest for host, digest in view.each("code")}):
+    for host, _, _ in odd_ones({host.name: digest for host, digest in view.each("code")}):
         yield Finding(
             host,
             "the code of fcn-launch differs from that on most hosts",

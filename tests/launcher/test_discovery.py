@@ -171,6 +171,13 @@ def test_hosts_that_give_no_answer_or_a_damaged_one_are_all_told_and_nothing_is_
     assert "host h3: there is no Ascend device" in done.stderr
 
 
+def test_a_950_needs_a_rank_table_of_its_own(tmp_path: Path) -> None:
+    SimulatedServer(tmp_path / "h1", 1, 1, "ascend950").finish()
+    done = discover(tmp_path, "--hosts", "h1")
+    assert done.returncode == 3 and "what was found makes no cluster file" in done.stderr
+    assert "rank_table: is missing" in done.stderr and "Ascend 950" in done.stderr
+
+
 def test_hosts_are_names(tmp_path: Path) -> None:
     done = discover(tmp_path, "--hosts", "h1,,h2")
     assert done.returncode == 2 and "--hosts h1,,h2: expected names, each once" in done.stderr

@@ -14,8 +14,7 @@ from ascend_server import Server
 
 from launcher import devices
 from launcher.cluster import Cluster, cluster_from, load_cluster
-from launcher.doctor import CHECKS, gather, host, judge, ports, require_ready, software
-from launcher.doctor.ask import requests
+from launcher.doctor import CHECKS, ask, gather, host, judge, ports, require_ready, software
 from launcher.doctor.check import Finding, Request, View, merged
 from launcher.doctor.links import ring
 from launcher.errors import ExitCode, PreflightError
@@ -348,7 +347,7 @@ def test_hccl_uses_32_ports_from_its_base_on() -> None:
     assert ports.wanted(True, None, "61000") == (*range(61000, 61032), 16666)
     assert ports.wanted(True, 29400, None) == (*range(60000, 60032), 16666, 29400)
     assert ports.wanted(False, None, None) == ()
-    asked = requests(replace(TWO, env={"HCCL_IF_BASE_PORT": "50000"}), "/runs", ())["node2"]
+    asked = ask.requests(replace(TWO, env={"HCCL_IF_BASE_PORT": "50000"}), "/runs", ())["node2"]
     assert asked.ports[0] == 50000 and asked.ping[0] == "192.1.27.6"
 
 
@@ -412,3 +411,13 @@ def test_the_owner_of_a_process_on_a_device(monkeypatch: pytest.MonkeyPatch, tmp
     mine, of_a_container, gone = facts["npus"]["processes"]
     assert mine["owner"] is not None and of_a_container["owner"] is gone["owner"] is None
     assert facts["links"]["3"] == {"link": True, "net_health": "Success", "tls": False}
+
+
+def test_a_host_that_does_not_answer_in_time_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ask, "LIMIT_S", 0.3)
+    stuck = {"name": "h1", "address": "127.0.0.1", "prefix": ["sh", "-c", "exec sleep 60"], "devices": 1}
+    cluster = cluster_from({"device_kind": "cpu", "engine": "exec", "hosts": [stuck]}, "test.yaml")
+    view = ask.ask(cluster, ask.requests(cluster, str(tmp_path), ()), ["code", "disk"])
+    (found,) = judge(view)
+    assert (found.culprit, found.fatal) == ("h1", True)
+    assert found.what.startswith("no answer within 0.3 s; try the command by hand: sh -c ")
