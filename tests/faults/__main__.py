@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="left-over, 'first-*', ...; all")
     args = parser.parse_args()
-    results = []
+    results, began = [], time.monotonic()
     for row in ROWS:
         if args.rows and not any(fnmatch(row.name, pattern) for pattern in args.rows):
             continue
@@ -70,8 +70,10 @@ def main() -> int:
         content = {"machine": machine(), "seed": args.seed, "rows": results}
         args.out.write_text(json.dumps(content, indent=1) + "\n")
     kept = [result["kept"] for result in results]
+    passed_s = time.monotonic() - began
     print(
-        f"{kept.count(True)} promises kept, {kept.count(False)} broken, {kept.count(None)} rows without one"
+        f"{kept.count(True)} promises kept, {kept.count(False)} broken, {kept.count(None)} rows without one; "
+        f"{passed_s / 60:.1f} minutes"
     )
     return 1 if False in kept else 0
 
