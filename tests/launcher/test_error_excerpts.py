@@ -1,6 +1,6 @@
 """The catalogue over logs that others have published: each explained as its own document explains it.
 
-`python tests/launcher/test_error_excerpts.py` prints the table.
+`python -m tests.launcher.test_error_excerpts` prints the table.
 """
 
 from __future__ import annotations
