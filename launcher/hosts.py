@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Set
 
 from launcher import open_files
 from launcher.agent.processes import TOKEN
@@ -44,7 +44,10 @@ class Hosts:
         on_lost: OnLost,
         warn: Callable[[str], None],
     ) -> None:
-        """folder: for what agents print. on_lost: takes the link, why, and when it was last heard, ns."""
+        """folder: of the attempt, which every host must have.
+
+        on_lost: takes the link, why, and when it was last heard, nanoseconds.
+        """
         self.cluster = cluster
         self.engine = ENGINES[cluster.engine]
         self.token = os.urandom(8).hex()
@@ -66,6 +69,7 @@ class Hosts:
             self.links[host.name] = link
             self._awaited.add(host.name)
             self._loop.listen(link.inbox.fd, partial(self._listen, link))
+            link.outbox.put({"op": "find", "folder": str(self._folder)})  # it is read when it is up
         self._loop.after(PING_S, "ping", self._ping)
 
     @property
@@ -73,9 +77,13 @@ class Hosts:
         return not self._awaited
 
     def facts(self) -> Optional[Dict[str, dict]]:
-        """What every host has said of itself; None as long as one has not."""
+        """What every host has said of itself; None as long as one is not ready."""
         facts = {name: link.facts for name, link in self.links.items() if link.facts is not None}
-        return facts if len(facts) == len(self.links) else None
+        return facts if not self.unready() else None
+
+    def unready(self) -> List[AgentLink]:
+        """Those that have not said what there is to know before the plan is made."""
+        return [link for link in self.links.values() if link.facts is None or not link.has_folder]
 
     def tell(self, message: dict) -> None:
         """Tells all agents."""

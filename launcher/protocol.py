@@ -3,6 +3,7 @@
 To the agent (`op`), on its stdin, whose end is the end of the lease:
 
     start    processes: [{name, rank, argv, env, log, cpus: to be bound to, none: any}, ...], log_dir, cwd, token
+    find     folder; answered by `found`
     ping     id; answered by `pong`
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
@@ -13,6 +14,7 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
 From the agent (`event`), on its stdout; the host is clean when it has ended after `done`:
 
     hello    protocol, facts: see launcher/agent/observe.py
+    found    folder, is_there: whether this host has such a folder
     pong     id, time_ns; at most every HEALTH_S seconds health: see launcher/agent/health.py; where there are
              Ascend devices, now and then devices: see launcher/agent/device_watch.py
     abandoned  pids: processes of a run that nobody watched any more, which were found here and killed
@@ -35,7 +37,7 @@ import json
 import os
 import selectors
 
-VERSION = 2  # an agent of another version of fcn-launch is refused by name
+VERSION = 3  # an agent of another version of fcn-launch is refused by name
 PING_S = 2.0
 HEALTH_S = 10.0
 # Where a network lies between them, the one that hears nothing for so long counts the other as lost. Thus a

@@ -66,6 +66,7 @@ class Supervisor:
         self._warned: Set[Tuple[str, str]] = set()  # host and what is wrong with it
         self._listeners: Dict[str, Callable[[AgentLink, dict], None]] = {
             "hello": self._on_hello,
+            "found": self._on_found,
             "abandoned": self._on_abandoned,
             "pong": self._on_pong,
             "started": self._on_started,
@@ -122,6 +123,16 @@ class Supervisor:
             )
         link.facts = message["facts"]
         link.ping()
+        self._plan()
+
+    def _on_found(self, link: AgentLink, message: dict) -> None:
+        if not message["is_there"]:
+            raise PreflightError(
+                f"host {link.host}: has no folder {message['folder']}: the run directory must be on a file"
+                " system that all hosts have at the same path; name one with `fcn-launch --runs DIR`",
+                link.host,
+            )
+        link.has_folder = True
         self._plan()
 
     def _on_planner(self, make_plan: MakePlan) -> None:
@@ -296,7 +307,7 @@ class Supervisor:
     def _no_hello(self) -> None:
         if self.state.ending is not None:
             return  # on its way out for another reason
-        silent = [link for link in self.hosts.links.values() if link.facts is None]
+        silent = self.hosts.unready()
         raise PreflightError(
             "\n".join(
                 f"host {link.host}: its agent did not answer within {self.cluster.timeouts.start_s:g} s"

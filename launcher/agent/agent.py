@@ -64,6 +64,7 @@ class Agent:
         self.left: list[int] = []
         self.finished = False
         self.wishes = {
+            "find": self._op_find,
             "start": self._op_start,
             "ping": self._op_ping,
             "signal": self._op_signal,
@@ -147,6 +148,10 @@ class Agent:
         if self.guard.eof:
             self._fail("the guard of its agent was killed; `dmesg` there tells whether memory ran out")
 
+    def _op_find(self, message: dict) -> None:
+        is_there = os.path.isdir(message["folder"])  # noqa: PTH112
+        self.outbox.put({"event": "found", "folder": message["folder"], "is_there": is_there})
+
     def _op_ping(self, message: dict) -> None:
         self.deaths.reap_orphans()
         answer: dict = {"event": "pong", "id": message["id"], "time_ns": time.time_ns()}
@@ -164,7 +169,6 @@ class Agent:
 
         self.where = {key: message[key] for key in self.where}
         try:
-            os.makedirs(self.where["log_dir"], exist_ok=True)  # noqa: PTH103
             open_files.allow(spawn.FILES * len(message["processes"]))
         except OSError as error:
             self._fail(f"{len(message['processes'])} processes can not be started: {error}; {WRITABLE}")

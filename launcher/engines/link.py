@@ -30,6 +30,7 @@ class AgentLink:
         self.argv = argv
         self.log = log
         self.facts: Optional[dict] = None  # from its hello
+        self.has_folder = False  # it has found the run directory
         self.done = False
         self.clock = Clock()
         self.heard_ns = 0  # by our clock, when it said its last word

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import termios
 import time
@@ -515,6 +516,16 @@ def test_a_prefix_that_is_no_program_is_named(start):
         "host h2: its agent can not be started: No such file or directory: no-such-program" in launch.said()
     )
     assert status(launch)["exit_code"] == 3
+
+
+def test_a_host_that_does_not_share_the_run_directory_is_named_and_nothing_starts(start, tmp_path):
+    elsewhere = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path)]
+    if subprocess.run([*elsewhere, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs the right to make a mount namespace")
+    launch = start(cluster=hosts(prefix2=elsewhere))
+    assert launch.finish() == 3
+    assert f"host h2: has no folder {launch.attempt}: the run directory must be on" in launch.said()
+    assert not launch.all("started")
 
 
 def test_a_host_that_never_answers_is_named_with_its_command(start):
