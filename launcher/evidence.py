@@ -51,7 +51,7 @@ _SIGNS = (
             r"|ranks have come to '\w+' in|no answer from \S+:\d+ in"  # fcn.distributed
             # CANN: a peer's notification, socket, link, packet or answer, or a task, did not come in time
             r"|EI0002|EI0006|EI0009|EI0013|EI0015|EE1002|Heartbeat Lost Occurred"
-            r"|Connection reset by peer|Connection refused|Broken pipe"
+            r"|Connection (reset|closed) by peer|Connection refused|Broken pipe"
         ),
     ),
 )
