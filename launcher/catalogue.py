@@ -23,10 +23,11 @@ _CODE = r"E[1-9A-Z]\d{4}"
 _ENDING = r"(?:Error|Exception|Interrupt|Iteration)"  # of an exception's name
 _WHOLE_CODE = re.compile(rf"(?<![\w-]){_CODE}(?![\w-])")
 _EXCEPTION = re.compile(rf"(?:^|\] ?|: )(?:[A-Za-z_][\w.]*\.)?([A-Z_]\w*{_ENDING})(?=: |:?$)")
-_LEVEL = re.compile(
-    r"\b(ERROR|CRITICAL|EXCEPTION|FATAL|WARNING|WARN|INFO|DEBUG|TRACE|EVENT)\b|\[W[\d ]|Warning: "
-)
-_SEVERE = ("ERROR", "CRITICAL", "EXCEPTION", "FATAL")
+_MILD = r"(?:WARNING|WARN|INFO|DEBUG|TRACE|EVENT)"
+# As MindSpore and CANN mark them, at the beginning or behind a time, and among the fields of Python's logging;
+# as torch does; and Python's warnings.
+_IS_MILD = re.compile(rf"\[{_MILD}\]|^[\d\s:,.T/|-]*{_MILD}\b|\s[-|]\s{_MILD}\s[-|:]|\[W[\d ]|Warning: ")
+_IS_SEVERE = re.compile(r"\[(?:ERROR|CRITICAL|EXCEPTION|FATAL)\]")
 _LEVEL_CHARACTERS = 160  # in which a line says how severe it is
 
 
@@ -118,8 +119,9 @@ class Catalogue:
 
 def is_severe(line: str) -> bool:
     """Whether a line is marked as an error, or not at all: not as a warning or less."""
-    level = _LEVEL.search(line[:_LEVEL_CHARACTERS])
-    return level is None or level.group(1) in _SEVERE
+    start = line[:_LEVEL_CHARACTERS]
+    mild = _IS_MILD.search(start)
+    return mild is None or _IS_SEVERE.search(start, 0, mild.start()) is not None
 
 
 def _texts_in(line: str, texts: Iterable[_Text]) -> List[Signature]:

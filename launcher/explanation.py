@@ -32,16 +32,20 @@ class Process:
 class Explanation:
     """processes: those with a known error, the one that explains the others first.
 
-    silent: names of the others. unknown: (path, line, text) of the last error lines of their logs.
+    silent: names of the others. unknown: (path, line, text) of the last error lines of their logs. named: the
+    process that is known to have failed first, whatever the logs say.
     """
 
     processes: Tuple[Process, ...]
     silent: Tuple[str, ...]
     unknown: Tuple[Tuple[str, int, str], ...]
+    named: Optional[str] = None
 
     @property
     def first(self) -> Optional[Process]:
-        return self.processes[0] if self.processes else None
+        """The process that failed first; None where its error is not known."""
+        first = self.processes[0] if self.processes else None
+        return first if first is None or self.named in (None, first.name) else None
 
     def to_dict(self) -> Dict[str, Any]:
         first = self.first
@@ -56,7 +60,7 @@ class Explanation:
 
 
 def explain(scans: Sequence[Scan], named: Optional[str] = None) -> Explanation:
-    """The explanation of the logs of one job. named: the process that is known to have failed first."""
+    """The explanation of the logs of one job. named: as in it."""
     logs: Dict[str, List[Scan]] = {}
     for scan in scans:
         logs.setdefault(scan.name, []).append(scan)
@@ -64,7 +68,7 @@ def explain(scans: Sequence[Scan], named: Optional[str] = None) -> Explanation:
     known.sort(key=lambda process: (process.name != named, *_between(process)))
     silent = tuple(name for name, members in logs.items() if not any(scan.found for scan in members))
     unknown = [(scan.path, line, text) for scan in scans if not scan.found for line, text in scan.last_errors]
-    return Explanation(tuple(known), silent, tuple(unknown))
+    return Explanation(tuple(known), silent, tuple(unknown), named)
 
 
 def in_order(processes: Sequence[Process]) -> List[Process]:

@@ -92,11 +92,21 @@ def _lines(explanation: Explanation, verdict: Optional[Verdict]) -> Iterator[str
     if verdict is not None:
         yield f"verdict  {verdict['text']}"
     first = explanation.first
-    if first is None:
-        yield "no error that is known is in these logs"
+    if first is not None:
+        yield from _first(explanation, first)
+    else:
+        if verdict is None:
+            yield "no error that is known is in these logs"
         for path, line, text in explanation.unknown:
             yield f"  {path}:{line}: {_shown(text)}"
-        return
+    if explanation.processes[1:] or (explanation.processes and first is None):
+        yield "order"
+        yield from _order(explanation)
+    if explanation.processes and explanation.silent:
+        yield f"nothing  {_names(explanation.silent)}"
+
+
+def _first(explanation: Explanation, first: Process) -> Iterator[str]:
     signature = first.error.signature
     yield f"first    {first.name}{_at(first.error)}: {signature.name}"
     yield f"         {_place(first.error)}"
@@ -107,11 +117,6 @@ def _lines(explanation: Explanation, verdict: Optional[Verdict]) -> Iterator[str
     telling = [other for other in first.others if other.signature.role is not Role.SYMPTOM]
     for other in telling[:ALSO_SHOWN]:
         yield f"also     {other.signature.name}: {_place(other)}"
-    if len(explanation.processes) > 1:
-        yield "order"
-        yield from _order(explanation)
-    if explanation.silent:
-        yield f"nothing  {_names(explanation.silent)}"
 
 
 def _elsewhere(explanation: Explanation) -> str:

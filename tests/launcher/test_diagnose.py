@@ -287,6 +287,16 @@ def test_a_run_has_the_plogs_of_its_ranks(invoke, run):
     assert (answer["first"]["rank"], answer["first"]["error"], answer["logs"]) == (1, "npu-held", 3)
 
 
+def test_others_than_the_verdict_names_are_not_told_to_be_first(invoke, run):
+    (run.attempts()[-1].folder / "rank-01.log").write_text("step 1\n")
+    assert invoke(run.path).splitlines() == [
+        "verdict  rank 1 failed first: 2",
+        "order",
+        "  2026-11-23 10:08:00.000000  rank 0: collective-timeout (consequence)",
+        "nothing  rank 1",
+    ]
+
+
 def test_a_verdict_explains_what_no_log_tells(invoke, run):
     for log in run.attempts()[-1].logs():
         log.write_text("step 1\n")
