@@ -30,6 +30,7 @@ WAIT_S = 600.0  # for a table that is being written, where the file has no `time
 def loaded(document: Document) -> Document:
     """The document with the table in place of the path of one, once that table is finished.
 
+    One that is not there yet is waited for in a job of a cluster's manager only: elsewhere its name is wrong.
     Raises UserError: no such file, no JSON; PreflightError: not finished within `timeouts.start_s`.
     """
     value = document.value.get("rank_table") if isinstance(document.value, dict) else None
@@ -41,17 +42,23 @@ def loaded(document: Document) -> Document:
         path = job_environment.rank_table_path()
         if path is None:
             what = "nothing in the environment names a rank table"
-            remedy = "write the path of one, or leave it out where MindCluster and ModelArts start nothing"
-            raise document.error(
-                [Problem(FIELD, what, "RANK_TABLE_FILE or a table at a known place", remedy)]
-            )
+            remedy = "write the path of one, or leave it out"
+            expected = "RANK_TABLE_FILE, or the table of a job of MindCluster or ModelArts"
+            raise document.error([Problem(FIELD, what, expected, remedy)])
     else:
         path = Path(document.path).parent / value
-    timeouts = document.value.get("timeouts")
-    limit_s = timeouts.get("start_s", WAIT_S) if isinstance(timeouts, dict) else WAIT_S
-    limit_s = limit_s if isinstance(limit_s, (int, float)) else WAIT_S
-    table = rank_table_file.wait_for(path, limit_s, _say)
+    if path.exists() or job_environment.recognised() is not None:
+        table = rank_table_file.wait_for(path, _limit_s(document), _say)
+    else:
+        table = rank_table_file.load(path)
     return replace(document, value={**document.value, "rank_table": table})
+
+
+def _limit_s(document: Document) -> float:
+    """`timeouts.start_s`, where it can be read; what is wrong with it is told later."""
+    timeouts = document.value.get("timeouts")
+    limit_s = timeouts.get("start_s") if isinstance(timeouts, dict) else None
+    return limit_s if isinstance(limit_s, (int, float)) else WAIT_S
 
 
 def _say(text: str) -> None:

@@ -115,7 +115,7 @@ def test_a_published_table_survives_as_a_cluster_file(
     assert json.loads(run("convert", out)) == published
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(any_tables())
 def test_any_table_survives_as_a_cluster_file(table: RankTable) -> None:
     kind = "ascend910_93" if table.version == "1.2" else "ascend910b"
@@ -177,7 +177,7 @@ MISTAKES = [
         "rank_table: other.json",
         "",
         None,
-        "other.json: no such file yet, still after 1 s",
+        "other.json: cannot be read: No such file",
     ),
     ("address: 10.0.0.2", "address: 10.0.0.9", "", None, "hosts[1]: 'node2' is no server of the table"),
     ("name: node2", "name: node2\n    server_id: x", "", None, "hosts[1]: 'x' is no server of the table"),

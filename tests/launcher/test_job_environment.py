@@ -9,7 +9,7 @@ import pytest
 from cluster_files import TWO_SERVERS, load, one_host
 from tables import servers
 
-from launcher.errors import UserError
+from launcher.errors import PreflightError, UserError
 from launcher.job_environment import Job, rank_table_path, recognised, require_one_launcher
 from launcher.rank_table_forms import to_text
 
@@ -64,5 +64,8 @@ def test_the_table_of_the_job_is_taken_where_the_file_says_so(
     load(tmp_path, TWO_SERVERS)
     note = f"note: this is a job of ModelArts, whose rank table {tmp_path}/jobstart_hccl.json is not used"
     assert capsys.readouterr().err.startswith(note)
+    with pytest.raises(PreflightError, match="later.json: no such file yet, still after 1 s"):
+        load(tmp_path, "device_kind: ascend910\nrank_table: later.json\ntimeouts: {start_s: 1}\n")
+    assert "waiting for" in capsys.readouterr().err
     load(tmp_path, one_host("cpu", "2"))
     assert capsys.readouterr().err == ""
