@@ -24,8 +24,8 @@ _ENDING = r"(?:Error|Exception|Interrupt|Iteration)"  # of an exception's name
 _WHOLE_CODE = re.compile(rf"(?<![\w-]){_CODE}(?![\w-])")
 _EXCEPTION = re.compile(rf"(?:^|\] ?|: )(?:[A-Za-z_][\w.]*\.)?([A-Z_]\w*{_ENDING})(?=: |:?$)")
 _MILD = r"(?:WARNING|WARN|INFO|DEBUG|TRACE|EVENT)"
-# As MindSpore and CANN mark them, at the beginning or behind a time, and among the fields of Python's logging;
-# as torch does; and Python's warnings.
+# As MindSpore and CANN mark them, at the beginning or behind a time, among the fields of Python's logging, as
+# torch does; and Python's warnings.
 _IS_MILD = re.compile(rf"\[{_MILD}\]|^[\d\s:,.T/|-]*{_MILD}\b|\s[-|]\s{_MILD}\s[-|:]|\[W[\d ]|Warning: ")
 _IS_SEVERE = re.compile(r"\[(?:ERROR|CRITICAL|EXCEPTION|FATAL)\]")
 _LEVEL_CHARACTERS = 160  # in which a line says how severe it is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -9,6 +10,8 @@ from launcher.catalogue import ROLES, Role
 from launcher.log_scan import Found, Scan
 
 LATEST = "9999"  # after every time stamp
+
+_COLLECTIVE = re.compile(r"\btag\[([A-Za-z]+)_")  # as HCCL names the one in which a rank waited too long
 
 # Who has a symptom and no consequence failed by itself.
 _BETWEEN_PROCESSES = (Role.CAUSE, Role.SYMPTOM, Role.CONSEQUENCE)
@@ -47,6 +50,16 @@ class Explanation:
         first = self.processes[0] if self.processes else None
         return first if first is None or self.named in (None, first.name) else None
 
+    @property
+    def collectives(self) -> Dict[str, List[str]]:
+        """Names of the processes by the collective in which they waited; more than one: they do not fit."""
+        waits = ((process.name, _COLLECTIVE.search(process.error.text)) for process in self.processes)
+        found: Dict[str, List[str]] = {}
+        for name, match in waits:
+            if match:
+                found.setdefault(match.group(1), []).append(name)
+        return found
+
     def to_dict(self) -> Dict[str, Any]:
         first = self.first
         return {
@@ -55,6 +68,7 @@ class Explanation:
             "also": [] if first is None else [_fields(found) for found in first.others],
             "order": [process.to_dict() for process in in_order(self.processes)],
             "silent": list(self.silent),
+            "collectives": self.collectives,
             "unknown": [{"path": path, "line": line, "text": text} for path, line, text in self.unknown],
         }
 

@@ -102,6 +102,9 @@ def _lines(explanation: Explanation, verdict: Optional[Verdict]) -> Iterator[str
     if explanation.processes[1:] or (explanation.processes and first is None):
         yield "order"
         yield from _order(explanation)
+    if len(explanation.collectives) > 1:
+        waits = (f"{_names(names)} in {what}" for what, names in explanation.collectives.items())
+        yield f"differ   {'; '.join(waits)}: they run different collectives"
     if explanation.processes and explanation.silent:
         yield f"nothing  {_names(explanation.silent)}"
 

@@ -214,6 +214,16 @@ def test_of_consequences_alone_the_silent_are_suspected(invoke, msrun):
     assert "none of these logs; no error is in that of rank 4: killed (see `dmesg`), or hanging?" in output
 
 
+def test_ranks_that_wait_in_different_collectives_are_told(invoke, tmp_path):
+    line = "[ERROR] HCCL(1,python):2026-11-23-10:00:00.000.000 [x.cc] Task run failed, base information is x"
+    for rank, collective in enumerate(["AllReduce", "AllGather", "AllReduce"]):
+        (tmp_path / f"worker_{rank}.log").write_text(f"{line}, tag[{collective}_127.0.0.1_60000]")
+    told = "differ   ranks 0, 2 in AllReduce; rank 1 in AllGather: they run different collectives"
+    assert told in invoke(tmp_path).splitlines()
+    (tmp_path / "worker_1.log").write_text("")
+    assert "differ   " not in invoke(tmp_path)
+
+
 def test_json(invoke, msrun):
     answer = json.loads(invoke(msrun, "--json"))
     assert (answer["explained"], answer["logs"], answer["silent"]) == (True, 5, ["rank 4"])
