@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import hccn, npu_smi
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 DEV = Path("/dev")
 DRIVER_TOOLS = Path("/usr/local/Ascend/driver/tools")

@@ -32,6 +32,10 @@ class UserError(LaunchError):
     exit_code = ExitCode.USAGE
 
 
+class Unreadable(Exception):
+    """A tool of a host does not answer, or its output cannot be trusted: what is wrong, and what to do."""
+
+
 class PreflightError(LaunchError):
     """The machines are not as the cluster file says, or not ready.
 

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 
 class Ping(NamedTuple):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
+from launcher.errors import Unreadable
+
 COLUMNS = (
     *("NPU ID", "NPU Util(%)", "NPU", "Name", "Health", "Power(W)", "Temp(C)", "Hugepages-Usage(page)"),
     *("Chip", "Phy-ID", "Device", "Bus-Id", "AICore(%)", "Memory-Usage(MB)", "HBM-Usage(MB)"),
@@ -36,10 +38,6 @@ _WORDS = re.compile("|".join(map(re.escape, sorted(COLUMNS, key=len, reverse=Tru
 _VALUES = re.compile(r"[^\s/]+\s*/\s*[^\s/]+|\S+")  # a pair such as `0    / 65536`, or a word
 _NO_PROCESSES = re.compile(r"No running processes found in NPU (\d+)")
 _CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-
-
-class Unreadable(Exception):
-    """A tool's output that cannot be trusted: what is wrong with it, and what to do."""
 
 
 class Chip(NamedTuple):
@@ -103,16 +101,20 @@ def parse_info(text: str) -> Info:
     if version is None or len(groups[0][0]) != 1:
         raise _damaged("it does not begin with npu-smi's version", text)
     first, second = ([_columns(cell, text) for cell in row] for row in groups[1])
-    heading = next((i for i, group in enumerate(groups) if group[0][1:2] == ["Process id"]), None)
-    if heading is None or len(groups[heading]) != 1:
+    heading = next((i for i, group in enumerate(groups) if group[0][1:2] == ["Process id"]), len(groups))
+    ends = heading < len(groups) and len(groups[heading]) == 1
+    if not ends and "Device" not in second[0]:  # of a 310P, whose boards do not all have it
         raise _damaged("the table of processes, which ends it, is missing", text)
     chips = []
     for group in groups[2:heading]:
         if len(group) != 2:
             raise _damaged(f"a chip has {len(group)} lines in place of two", text)
         chips.append(_chip({**_values(first, group[0], text), **_values(second, group[1], text)}, text))
-    columns = [_columns(cell, text) for cell in groups[heading][0]]
-    cards, processes = _processes(columns, groups[heading + 1 :], text)
+    processes: Tuple[Process, ...] = ()
+    cards = sorted({chip.card for chip in chips})
+    if ends:
+        columns = [_columns(cell, text) for cell in groups[heading][0]]
+        cards, processes = _processes(columns, groups[heading + 1 :], text)
     _check_chips(chips, cards, text)
     return Info(version.group(1), tuple(chips), processes)
 
@@ -210,7 +212,7 @@ def _check_chips(chips: Sequence[Chip], cards: Sequence[int], text: str) -> None
     by_card: Dict[int, List[int]] = {}
     for chip in chips:
         by_card.setdefault(chip.card, []).append(chip.chip)
-    if sorted(cards) != sorted(by_card):
+    if not chips or sorted(cards) != sorted(by_card):
         raise _damaged(f"it shows the NPUs {_list(by_card)}, but processes of {_list(cards)}", text)
     for card, numbers in by_card.items():
         if numbers != list(range(len(numbers))):

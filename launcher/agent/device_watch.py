@@ -41,10 +41,11 @@ class DeviceWatch:
 
     def _ask(self) -> None:
         from launcher import devices
+        from launcher.errors import Unreadable
 
         try:
             npus = devices.inventory().npus
-        except devices.Unreadable as error:
+        except Unreadable as error:
             self._told = {"unknown": str(error)}
         else:
             self._told = {"devices": [devices.fact(npu) for npu in npus if npu.id in self._devices]}

@@ -23,14 +23,15 @@ def look(devices: tuple[int, ...]) -> dict:
 def _near(devices: tuple[int, ...]) -> tuple[dict, str]:
     from launcher import devices as tools
     from launcher import npu_smi
+    from launcher.errors import Unreadable
 
     try:
         npus = [npu for npu in tools.inventory().npus if npu.id in devices]
-    except npu_smi.Unreadable:
+    except Unreadable:
         return {}, ""
     try:
         matrix = npu_smi.parse_topo(tools.ask_npu_smi("-t", "topo"))
-    except npu_smi.Unreadable:  # not every board tells it
+    except Unreadable:  # not every board tells it
         matrix = {}
     texts = {npu.id: matrix.get(("card", npu.card)) or matrix.get(("phy", npu.id)) for npu in npus}
     if all(texts.values()) and texts:

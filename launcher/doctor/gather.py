@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Tuple
 
 from launcher.doctor import CHECKS
 from launcher.doctor.check import Check, Request
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 Tell = Callable[[Dict[str, Any]], None]
 

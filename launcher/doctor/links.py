@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from launcher import devices, hccn
 from launcher.doctor.check import Check, Finding, Request, View, odd_ones
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 if TYPE_CHECKING:
     from launcher.cluster import Cluster
@@ -16,6 +15,8 @@ Place = Tuple[str, int]  # host, device id
 
 def gather_ips(request: Request) -> Dict[str, str]:
     """Device id -> address of its network card where it is known; of all devices where none are named."""
+    from launcher import devices  # so in all of these: a host with CPUs alone starts without it
+
     ids = request.devices or devices.present_devices()
     return {str(device): ip for device, ip in devices.device_ips(ids).items()}
 
@@ -24,11 +25,19 @@ def gather_links(request: Request) -> Optional[Dict[str, Dict[str, Any]]]:
     """Device id -> link, net_health, tls; None: the card does not say that clearly."""
     if _nothing_there():
         return None
-    asked = [(device, name) for device in request.devices for name in READERS]
+    from launcher import devices, hccn
+
+    readers: Dict[str, Callable[[str], Any]] = {
+        "link": hccn.parse_link,
+        "dev_info": _any_up,
+        "net_health": hccn.parse_net_health,
+        "tls": hccn.parse_tls,
+    }
+    asked = [(device, name) for device in request.devices for name in readers]
     answers = devices.ask_cards([(device, (f"-{name}", "-g")) for device, name in asked])
     found: Dict[str, Dict[str, Any]] = {str(device): {} for device in request.devices}
     for (device, name), text in zip(asked, answers):
-        found[str(device)][name] = None if text is None else READERS[name](text)
+        found[str(device)][name] = None if text is None else readers[name](text)
     for card in found.values():
         ports = card.pop("dev_info")
         card["link"] = ports if card["link"] is None else card["link"]
@@ -37,24 +46,20 @@ def gather_links(request: Request) -> Optional[Dict[str, Dict[str, Any]]]:
 
 def _any_up(dev_info: str) -> Optional[bool]:
     """Whether one of the ports of an Ascend 950 is up; some may be meant to be down."""
+    from launcher import hccn
+
     try:
         return any(port.is_up for port in hccn.parse_dev_info(dev_info))
     except Unreadable:
         return None
 
 
-READERS: Dict[str, Callable[[str], Any]] = {
-    "link": hccn.parse_link,
-    "dev_info": _any_up,
-    "net_health": hccn.parse_net_health,
-    "tls": hccn.parse_tls,
-}
-
-
 def gather_pings(request: Request) -> Optional[Dict[str, bool]]:
     """Device id -> whether the device that it was to ping has answered; without those that could not ask."""
     if _nothing_there() or not request.ping:
         return None
+    from launcher import devices, hccn
+
     asked = [(device, ("-ping", "-g", "address", ip)) for device, ip in request.ping.items()]
     answers = zip(request.ping, devices.ask_cards(asked))
     pings = ((device, hccn.parse_ping(text)) for device, text in answers if text is not None)
@@ -63,6 +68,8 @@ def gather_pings(request: Request) -> Optional[Dict[str, bool]]:
 
 def _nothing_there() -> bool:
     """No trace of a device; npus.py tells that."""
+    from launcher import devices
+
     return not devices.present_devices() and devices.find_tool("hccn_tool") is None
 
 

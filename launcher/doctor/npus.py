@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import pwd
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
-from launcher import devices
 from launcher.device_health import SICK
 from launcher.doctor.check import Check, Finding, Request, View, size
 
 USED_SHARE = 0.3  # of a device's memory; its firmware takes a tenth of that, MindSpore warns at half
 
 
-def gather_nodes(request: Request) -> Any:
+def gather_nodes(request: Request) -> List[int]:
+    from launcher import devices
+
     return list(devices.present_devices())
 
 
 def gather_npus(request: Request) -> Optional[Dict[str, Any]]:
     """The inventory as JSON, with the error codes of what is not well; None without any device node."""
+    from launcher import devices
+
     if not devices.present_devices():
         return None
     found = devices.inventory()

@@ -37,7 +37,7 @@ def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]
 def gather_ports(request: Request) -> List[Dict[str, Any]]:
     """The wanted ports that somebody holds at the host's address: port, owner, listens."""
     held: Dict[int, Socket] = {}
-    for entry in _sockets():
+    for entry in _sockets() if request.ports else ():
         is_here = entry.address in ("0.0.0.0", "::", request.address)
         if entry.port in request.ports and is_here and (entry.listens or entry.port not in held):
             held[entry.port] = entry

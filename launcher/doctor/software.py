@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import platform
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ TOOLKITS = (Path("/usr/local/Ascend/cann"), Path("/usr/local/Ascend/ascend-toolk
 TOOLKIT_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")  # one of them is set by every set_env.sh
 LIBRARIES = ("libascendcl.so", "libhccl.so")
 MINDSPORE = "2.10"
+PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
 PYTHON = ((3, 9), (3, 13))  # from, and below
 CODE = ("launcher", "fcn")
 CODE_SUFFIXES = (".py", ".yaml")
@@ -30,7 +30,7 @@ def gather_versions(request: Request) -> Dict[str, Any]:
     driver = _info(DRIVER_INFO)
     cann = _info(_toolkit_info())
     return {
-        "python": platform.python_version(),
+        "python": PYTHON_VERSION,
         "mindspore": _installed("mindspore"),
         "driver": driver.get("version"),
         "driver_inner": driver.get("innerversion"),

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-NAMES = {"ascend910": "910A", "ascend910b": "910B3", "ascend910_93": "Ascend910", "ascend950": "950PR"}
+NAMES = {
+    "ascend310p": "310P3",
+    "ascend910": "910A",
+    "ascend910b": "910B3",
+    "ascend910_93": "Ascend910",
+    "ascend950": "950PR",
+}
 SCRIPT = """#!/bin/sh
 answer="${0%/*}/../answers/${0##*/} $*"
 [ -f "$answer" ] && exec cat "$answer"
@@ -58,7 +64,7 @@ def info_text(kind: str, chips: Sequence[Npu], version: str = "24.1.rc1", wide: 
         power = "-" if npu.chip else "88.4"
         state = f"{power:<12}46                0    / 0"
         use = f"7           2505 / 15567      {npu.hbm_used:>5}/ 65536"
-        name, bus = NAMES.get(kind, "310P3"), f"0000:{0xC1 - index:02X}:00.0"
+        name, bus = NAMES[kind], f"0000:{0xC1 - index:02X}:00.0"
         if slot:
             lines += [row(npu.card, name, npu.health, state), row("", "", bus, use)]
         else:

@@ -9,7 +9,7 @@ import pytest
 from ascend_server import Server
 
 from launcher import devices
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 
 def write_tool(folder: Path, body: str) -> Path:

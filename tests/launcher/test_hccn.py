@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher import hccn
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "ascend" / "samples"
 PORTS = """\

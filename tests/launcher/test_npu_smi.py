@@ -10,10 +10,10 @@ import pytest
 from ascend_server import Npu, info_text, mapping_text, npus, topo_text
 
 from launcher import devices, npu_smi
-from launcher.npu_smi import Unreadable
+from launcher.errors import Unreadable
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "ascend" / "samples"
-KINDS = {"ascend910": 8, "ascend910b": 8, "ascend910_93": 16, "ascend950": 8}
+KINDS = {"ascend310p": 4, "ascend910": 8, "ascend910b": 8, "ascend910_93": 16, "ascend950": 8}
 
 
 def busy(kind: str) -> List[Npu]:
@@ -34,13 +34,9 @@ def test_every_layout_is_read(kind: str, wide: bool) -> None:
     info = npu_smi.parse_info("a driver's warning\n" + info_text(kind, chips, "26.0.rc1", wide))
     last = info.chips[-1]
     assert [(chip.card, chip.chip) for chip in info.chips] == [(npu.card, npu.chip) for npu in chips]
-    assert (last.health, last.temp_c, last.aicore, last.hbm_used_mb, last.hbm_mb) == (
-        "Alarm",
-        46,
-        7,
-        3400,
-        65536,
-    )
+    hbm = (None, None) if kind == "ascend310p" else (3400, 65536)
+    assert (last.health, last.temp_c, last.aicore) == ("Alarm", 46, 7)
+    assert (last.hbm_used_mb, last.hbm_mb) == hbm
     assert last.power_w == (None if kind == "ascend910_93" else 88.4)  # the second die of a card has none
     assert [(p.card, p.pid, p.name, p.memory_mb) for p in info.processes] == [
         (last.card, 957687, "pt_main thread", 49207),
@@ -51,8 +47,10 @@ def test_every_layout_is_read(kind: str, wide: bool) -> None:
     assert ids(nodes, info_text(kind, chips, wide=wide), mapping_text(kind, chips)) == expected
 
 
-def test_the_310p_is_read() -> None:
-    info = npu_smi.parse_info(info_text("ascend310p", npus("ascend910_93", 2)))
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_310p_is_read_with_and_without_its_processes(ends: bool) -> None:
+    text = info_text("ascend310p", npus("ascend910_93", 2))
+    info = npu_smi.parse_info(text if ends else text[: text.index("| NPU     Chip")].rsplit("\n+--", 1)[0])
     assert [(chip.name, chip.chip, chip.hbm_mb) for chip in info.chips] == [
         ("310P3", 0, None),
         ("310P3", 1, None),
@@ -163,6 +161,7 @@ def test_a_board_that_tells_no_cpus_is_said_to() -> None:
 
 
 WHOLE = {  # recorded output -> chips, processes
+    "issue_5315_310P_container_outside.txt": (2, 0),
     "yuanrong_24.1.rc3.3_910C_A3_16die_with_procs.txt": (16, 8),
     "faultdiagdoc_23.0.rc3_busy_8npu_with_procs.txt": (8, 8),
 }

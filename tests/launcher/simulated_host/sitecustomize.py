@@ -5,7 +5,6 @@ The host's files are in that folder; what has no file is in its host.json. Every
 
 import json
 import os
-import platform
 from pathlib import Path
 
 folder = Path(os.environ["SIMULATED_HOST"])
@@ -40,4 +39,4 @@ def statvfs(path):
 
 
 os.uname, os.statvfs = uname, statvfs
-platform.python_version = lambda: settings["python"]
+software.PYTHON_VERSION = settings["python"]
