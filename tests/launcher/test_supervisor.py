@@ -106,6 +106,16 @@ def test_a_worker_that_raises_is_named_with_its_reason_and_its_last_lines(start)
     assert [(e["action"], "rank 1" in e["reason"]) for e in stops] == [("wait", True), ("stop", True)]
 
 
+def test_the_verdict_on_an_error_that_is_known_has_its_cause_and_what_to_do(start):
+    line = "[ERROR] HCCP(7,python):2026-11-23-10:00:00.000.000 [x.cc:1]EJ0001: Failed to initialize."
+    launch = start(*FOREVER, f"say={line}\\n", "inject=crash@2:1")
+    assert launch.finish() == 5
+    (verdict,) = launch.all("verdict")
+    assert (verdict["rank"], verdict["cause"]) == (1, "The last job still holds this NPU.")
+    assert verdict["to_do"].startswith("Wait ten seconds after its end")
+    assert status(launch)["verdict"]["to_do"] == verdict["to_do"]
+
+
 @pytest.mark.parametrize(("fault", "code"), [("crash", 4), ("oom", 5), ("segv", 5)])
 def test_exit_codes_and_signals_have_their_own_exit_codes(start, fault, code):
     launch = start(*FOREVER, f"inject={fault}@2:0")
