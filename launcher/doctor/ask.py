@@ -61,7 +61,6 @@ class _Round:
         self.facts: Dict[str, Dict[str, Any]] = {host.name: {} for host in cluster.hosts}
         self.unknown: Dict[str, Dict[str, str]] = {host.name: {} for host in cluster.hosts}
         self.links: List[AgentLink] = []
-        self.pongs: Dict[str, int] = {}
         for host in cluster.hosts:
             argv = [*ENGINES[cluster.engine].agent_argv(host, cluster), "--examine", "doctor"]
             try:

@@ -18,6 +18,8 @@ from launcher.doctor import CHECKS
 from launcher.doctor.check import Check, Request
 from launcher.errors import Unreadable
 
+LIMIT_S = 8.0  # a driver or a file system that hangs; below what the doctor itself waits
+
 Tell = Callable[[Dict[str, Any]], None]
 
 
@@ -38,7 +40,7 @@ def serve() -> None:
             names = message.pop("checks")
             examine(Request.from_dict(message), [check for check in CHECKS if check.name in names], tell)
             tell({"event": "done"})
-    os._exit(0)  # a thread may wait for a tool for ever
+    os._exit(0)  # a thread may wait for ever
 
 
 def examine(request: Request, checks: Iterable[Check], tell: Tell) -> None:
@@ -52,11 +54,14 @@ def examine(request: Request, checks: Iterable[Check], tell: Tell) -> None:
             why = str(error) if is_told else f"{type(error).__name__}: {error}"
             tell({"event": "fact", "name": check.name, "unknown": why})
 
-    threads = [threading.Thread(target=look, args=(check,), daemon=True) for check in checks]
-    for thread in threads:
+    end = time.monotonic() + LIMIT_S
+    threads = {check.name: threading.Thread(target=look, args=(check,), daemon=True) for check in checks}
+    for thread in threads.values():
         thread.start()
-    for thread in threads:
-        thread.join()
+    for name, thread in threads.items():
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            tell({"event": "fact", "name": name, "unknown": f"no answer within {LIMIT_S:g} s"})
 
 
 def quick(request: Request) -> Tuple[Dict[str, Any], Dict[str, str]]:

@@ -22,6 +22,7 @@ PYTHON = ((3, 9), (3, 13))  # from, and below
 CODE = ("launcher", "fcn")
 CODE_SUFFIXES = (".py", ".yaml")
 TEXTS = ("templates", "cluster_configs")  # inside the package where it is installed, beside it in a checkout
+UNKNOWN = "of a version that is not told"
 TITLES = {"cann": "CANN", "driver": "driver", "mindspore": "MindSpore", "python": "Python"}
 
 
@@ -69,11 +70,11 @@ def _bracketed(text: str) -> List[str]:
 
 
 def _installed(name: str) -> Optional[str]:
-    """The version of an installed package, read off its folder's name: importing it is slow."""
+    """Version of an installed package, off its folder's name: importing it is slow. None: it is not there."""
     for entry in filter(None, sys.path):
         for folder in Path(entry).glob(f"{name}-*.dist-info"):
             return folder.name[len(name) + 1 : -len(".dist-info")]
-    return None
+    return None if importlib.util.find_spec(name) is None else UNKNOWN
 
 
 def judge_versions(view: View) -> Iterator[Finding]:
@@ -91,19 +92,24 @@ def judge_versions(view: View) -> Iterator[Finding]:
                 "ranks of different versions fail when they meet (EI0008), or compute different numbers",
                 f"install {title} {usual} there" if usual else "install the same on all",
             )
+    nowhere = not any(versions["mindspore"] for versions in known.values())
     for host, versions in known.items():
+        mindspore = versions["mindspore"]
+        if mindspore != UNKNOWN and (nowhere if mindspore is None else not _is_ours(mindspore)):
+            yield Finding(
+                host,
+                f"MindSpore {mindspore or 'is not found'} in {view.cluster.python}",
+                "the workers do not start, or behave in ways that were not tested",
+                f"`pip install mindspore~={MINDSPORE}.0` there, or name another `python` in the cluster file",
+            )
         yield from _fitting(host, versions, view.cluster.chip.is_ascend)
 
 
+def _is_ours(mindspore: str) -> bool:
+    return f"{mindspore}.".startswith(f"{MINDSPORE}.")
+
+
 def _fitting(host: str, versions: Dict[str, Any], is_ascend: bool) -> Iterator[Finding]:
-    mindspore = versions["mindspore"]
-    if mindspore is None or not f"{mindspore}.".startswith(f"{MINDSPORE}."):
-        yield Finding(
-            host,
-            f"MindSpore {mindspore or 'is not found'} in {sys.executable}",
-            "the workers do not start, or behave in ways that were not tested",
-            f"`pip install mindspore~={MINDSPORE}.0` there, or name another `python` in the cluster file",
-        )
     python = tuple(int(part) for part in versions["python"].split(".")[:2])
     if not PYTHON[0] <= python < PYTHON[1]:
         yield Finding(

@@ -15,7 +15,7 @@ from ascend_server import Server
 from launcher import devices
 from launcher.cluster import Cluster, cluster_from, load_cluster
 from launcher.doctor import CHECKS, ask, gather, host, judge, ports, require_ready, software
-from launcher.doctor.check import Finding, Request, View, merged
+from launcher.doctor.check import Check, Finding, Request, View, merged
 from launcher.doctor.links import ring
 from launcher.errors import ExitCode, PreflightError
 
@@ -240,6 +240,17 @@ def test_versions_are_to_be_equal_and_to_fit(change: Dict[str, Any], text: str) 
     assert str(found).startswith(text)
 
 
+def test_who_lacks_mindspore_is_told_once_and_all_where_nobody_has_it() -> None:
+    facts = {
+        f"h{n}": {"versions": {**VERSIONS_INNER, "mindspore": None if n == 2 else "2.10.0"}}
+        for n in (1, 2, 3)
+    }
+    (found,) = findings(hosts(3), **facts)
+    assert found.culprit == "h2" and found.what == "MindSpore is not found, on most hosts 2.10.0"
+    facts = {f"h{n}": {"versions": {**VERSIONS_INNER, "mindspore": None}} for n in (1, 2)}
+    assert [f.what.split(" in ")[0] for f in findings(hosts(2), **facts)] == ["MindSpore is not found"] * 2
+
+
 def test_versions_that_no_host_may_have() -> None:
     facts = {
         f"h{n}": {"versions": {**VERSIONS_INNER, "mindspore": "2.1.0", "python": "3.13.0"}} for n in (1, 2)
@@ -373,6 +384,17 @@ def test_this_host_tells_every_fact() -> None:
     assert unknown == [] and len(facts) == sum(not check.ascend for check in CHECKS)
     versions = next(fact["value"] for fact in facts if fact["name"] == "versions")
     assert versions["mindspore"].startswith("2.10") and versions["driver"] is None
+
+
+def test_what_hangs_is_unknown_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "LIMIT_S", 0.2)
+    over = threading.Event()
+    told: List[Dict[str, Any]] = []
+    stuck = Check("data", lambda request: over.wait(60), lambda view: iter(()))
+    gather.examine(Request(), [stuck, *(check for check in CHECKS if check.name == "hostname")], told.append)
+    over.set()
+    unknown = {fact["name"]: fact["unknown"] for fact in told if "unknown" in fact}
+    assert unknown == {"data": "no answer within 0.2 s"}
 
 
 def test_cann_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
