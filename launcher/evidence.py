@@ -16,7 +16,7 @@ CHAINED = (
     "During handling of the above exception, another exception occurred:",
 )
 MESSAGE_LINES = 10  # of an exception; a program that survived it goes on with lines of its own
-LINE_CHARACTERS = 300
+LINE_CHARACTERS = 200
 
 _LOG_LINE = re.compile(r"\[(DEBUG|INFO|WARNING|ERROR|CRITICAL|EXCEPTION)\]")  # of MindSpore and CANN
 _ERROR_LINE = re.compile(r"\[(ERROR|CRITICAL|EXCEPTION)\]|([\w.]*(Error|Exception)|(?i:error|fatal))\b.*:")
@@ -29,7 +29,7 @@ _APPENDIX = re.compile(
 class Sign(Enum):
     """What an error can be a sign of, other than a fault of the code."""
 
-    PORT_TAKEN = "port taken"  # between the agent's look for a free one and the process's own use of it
+    PORT_TAKEN = "port taken"  # the planned one: between the agent's look for it and the process's own use
     DISK_FULL = "disk full"
     LOST_PEER = "lost peer"  # what a rank says when another one is gone
     DEVICE = "device"  # it, or its link, is broken or held by a process of before
@@ -37,10 +37,16 @@ class Sign(Enum):
 
 
 _SIGNS = (
-    (Sign.PORT_TAKEN, re.compile(r"Address already in use|Failed to bind|\bbind\b.*failed")),
+    (Sign.PORT_TAKEN, re.compile(r"Address already in use|Failed to bind(?! the IP)|\bbind\b.*failed")),
     (Sign.MISPLACED, re.compile(r"is not where the plan has it|was to be rank \d+ of")),  # fcn.identity
     (Sign.DISK_FULL, re.compile(r"No space left on device|Disk quota exceeded")),
-    (Sign.DEVICE, re.compile(r"EJ0001|EJ0002|failed ret\(-67\)|(Device|ts) lost heartb|Device is abnormal")),
+    (
+        Sign.DEVICE,
+        re.compile(
+            r"EI0019|EJ000[123]|Failed to bind the IP port|failed ret\(-67\)"
+            r"|(Device|ts) lost heartb|Device is abnormal"
+        ),
+    ),
     (
         Sign.LOST_PEER,
         re.compile(

@@ -8,6 +8,7 @@ from typing import Iterable, Iterator, Optional
 
 from launcher.catalogue import ROLES, Role, Signature, catalogue
 from launcher.diagnosis import Failure, Kind
+from launcher.evidence import Sign
 from launcher.log_scan import BLOCK_BYTES, scan_blocks
 
 PLOGS = "plog"  # folder of an attempt, in which each process of CANN has one of its name
@@ -16,7 +17,7 @@ PLOGS_READ = 4  # of one process, the newest
 # Signals by which a process ends itself; no log tells of others.
 OWN_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 # Of these diagnosis.py says more: it knows the launcher's own part in them.
-SAID_BETTER = ("port-taken", "scheduler-port", "disk-full")
+SAID_BETTER = (Sign.PORT_TAKEN, Sign.DISK_FULL)
 
 
 def known_error(failure: Failure, attempt: Path) -> Optional[Signature]:
@@ -26,12 +27,14 @@ def known_error(failure: Failure, attempt: Path) -> Optional[Signature]:
     """
     if failure.kind not in (Kind.RAISED, Kind.EXIT_CODE) and failure.signal not in OWN_SIGNALS:
         return None
+    if failure.sign in SAID_BETTER:
+        return None
     found = _of_lines("\n".join(failure.error or failure.tail).encode())
     if found is None or found.role is not Role.CAUSE:
         found = _best([found, *_of_plogs(attempt / PLOGS / failure.name)])
     if found is None or found.role is Role.SYMPTOM or not (found.codes or found.says):
         return None
-    return None if found.name in SAID_BETTER else found
+    return found
 
 
 def _of_lines(lines: bytes) -> Optional[Signature]:

@@ -117,6 +117,14 @@ EJ0001: 2026-03-18-10:33:52.444.436 Failed to initialize the HCCP process.
         Sign.DEVICE,
         None,
     ),
+    "HCCL's own port is held": (
+        f"""\
+{FRAMES}RuntimeError: HCCL function error: HcclGetRootInfo, error code is 11
+EJ0003: 2026-03-18-10:33:52.444.436 Failed to bind the IP port. Reason: They have been bound already.
+""",
+        Sign.DEVICE,
+        None,
+    ),
     "a warning of long ago, then an error of the code": (
         f"""\
 [WARNING] ME(1:2,MainProcess):2026-11-23-13:26:20.509.000 [cache.py:4] No space left on device, cache is off

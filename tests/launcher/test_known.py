@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_what_says_no_more_than_the_exception_is_not_added(error, tmp_path):
 )
 def test_what_the_launcher_itself_knows_better_is_not_added(error, tmp_path):
     assert name(failure(error), tmp_path) is None
+
+
+def test_a_taken_port_is_known_better_though_mindspore_speaks_of_missing_workers(tmp_path):
+    error = "RuntimeError: Failed to initialize distributed job cluster: some are not successfully spawned"
+    log = (
+        "[WARNING] DISTRIBUTED(1,2): Failed to call bind, url: 127.0.0.1:24429 Address already in use",
+        error,
+    )
+    first = replace(failure(error, kind=Kind.EXIT_CODE), tail=log)
+    assert (known_error(first, tmp_path), name(failure(error), tmp_path)) == (None, "workers-missing")
 
 
 def test_no_log_tells_why_somebody_else_ended_it(plog, tmp_path):
