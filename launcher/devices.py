@@ -97,7 +97,7 @@ def inventory(dev: Optional[Path] = None, driver_tools: Optional[Path] = None) -
     texts = run_all([[tool, "info"], [tool, "info", "-m"]], keep_failed=True)
     info, mapping = npu_smi.parse_info(_said(texts[0])), npu_smi.parse_mapping(_said(texts[1]))
     remaps: Tuple[npu_smi.Mapped, ...] = ()
-    if _phys(info, mapping) is None and sorted(npu.logic or 0 for npu in mapping) != list(nodes):
+    if _phys(info, mapping) is None and {npu.logic for npu in mapping} != set(nodes):
         asked = run_all([[tool, "info", "-t", "phyid-remap", "-p", str(i)] for i in nodes], keep_failed=True)
         remaps = tuple(npu_smi.parse_remap(_said(text)) for text in asked)
     return combine(nodes, info, mapping, remaps)
@@ -124,7 +124,7 @@ def combine(
     if ids is None:
         if remaps:
             ids = {(npu.card, npu.chip): npu.phy or 0 for npu in remaps}
-        else:  # what counts as many from 0 as there are nodes from 0 counts the same
+        else:  # where the nodes count from 0 too, both count alike
             ids = {key: -1 if npu.logic is None else npu.logic for key, npu in mapped.items()}
     if set(ids) != set(shown) or sorted(ids.values()) != list(nodes):
         raise Unreadable(
@@ -132,7 +132,10 @@ def combine(
             " which is which cannot be told; in a container, pass in as many as npu-smi shows"
         )
     npus = [Npu(ids[key], mapped[key].logic, *key, chip) for key, chip in shown.items()]
-    processes = [(ids[process.card, process.chip or 0], process) for process in info.processes]
+    try:
+        processes = [(ids[process.card, process.chip or 0], process) for process in info.processes]
+    except KeyError as key:
+        raise Unreadable(f"npu-smi shows a process on NPU and chip {key}, but no such chip") from None
     return Inventory(info.version, tuple(sorted(npus)), tuple(processes))
 
 

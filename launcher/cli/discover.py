@@ -19,8 +19,7 @@ FACTS = ("npus", "device_ips", "address")
 
 @click.command()
 @click.option("--hosts", metavar="A,B", help="Names that `ssh NAME` reaches.  [default: this machine]")
-@click.pass_obj
-def discover(settings: Any, hosts: Optional[str]) -> None:
+def discover(hosts: Optional[str]) -> None:
     """Ask hosts for their Ascend devices and print a cluster file: fcn-launch discover > cluster.yaml.
 
     The same python and fcn-launch must be there at the same path. What the host's tools do not say clearly

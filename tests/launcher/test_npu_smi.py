@@ -78,7 +78,7 @@ def test_damage_gives_the_right_devices_or_a_refusal(kind: str) -> None:
     info, mapping = info_text(kind, chips), mapping_text(kind, chips)
     right = ids(nodes, info, mapping)
     dice = random.Random(f"damage of {kind}")
-    spoils = [(info[:cut], mapping) for cut in range(0, len(info), 41)]
+    spoils = [(info[:cut], mapping) for cut in range(0, len(info), 83)]
     spoils += [(info, mapping[:cut]) for cut in range(0, len(mapping), 3)]
     lines = info.splitlines(keepends=True)
     spoils += [("".join(lines[:i] + lines[i + 1 :]), mapping) for i in range(len(lines))]
@@ -99,6 +99,14 @@ def test_a_list_that_misses_a_device_is_caught_by_the_device_nodes() -> None:
         Unreadable, match=r"devices of /dev/davinci\* are 0, 1, 2, 3, 4, 5, 6, 7, those of npu-smi"
     ):
         ids(list(range(8)), info_text("ascend910b", fewer), mapping_text("ascend910b", fewer))
+
+
+def test_a_process_on_a_chip_that_is_not_there_is_refused() -> None:
+    chips = npus("ascend910", 2)
+    chips[1].processes = [(7, "python", 1)]
+    info = info_text("ascend910", chips)
+    with pytest.raises(Unreadable, match=r"a process on NPU and chip \(1, 3\)"):
+        ids([0, 1], info.replace("| 1       0 ", "| 1       3 "), mapping_text("ascend910", chips))
 
 
 def test_physical_ids_come_from_the_remap_where_the_layout_has_none() -> None:
