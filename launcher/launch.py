@@ -43,6 +43,8 @@ def launch(
 ) -> ExitCode:
     """Runs `command` on every device of the cluster but the spares, and supervises it.
 
+    What its journal tells of earlier launchers counts: the steps that were made, and who is excluded.
+
     command: argv of a worker after the interpreter. injection: a failure to be made on purpose.
     limits: of the restarts after a failure of the infrastructure or a hang. global_batch: samples of a step,
     which the devices of every attempt must be able to share evenly.
