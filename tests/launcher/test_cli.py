@@ -23,6 +23,7 @@ def test_help_names_every_verb(tmp_path):
     assert done.returncode == 0
     for verb in ("train", "eval", "predict", "export", "bench", "config", "plan", "logs", "data"):
         assert f"  {verb} " in done.stdout
+    assert "  discover " in done.stdout and "  doctor " in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--cluster", "8xascend910.yaml", "plan"]])
