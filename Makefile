@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow faults faults-full lint bench clean
+.PHONY: demo test test-slow faults faults-full exact exact-full lint bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,14 @@ faults: $(VENV)/installed
 faults-full: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch
 	$(BIN)/python tests/faults --full --out benchmarks/results/faults.json
+
+# Trainings that are killed and preempted, and end with the same bits; a few minutes on two cores.
+exact: $(VENV)/installed
+	$(BIN)/python tests/exact
+
+# Fifty kills, a preemption in each phase many times, other numbers of devices; about an hour.
+exact-full: $(VENV)/installed
+	$(BIN)/python tests/exact --full --out benchmarks/results/exact.json
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

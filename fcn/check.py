@@ -16,6 +16,7 @@ import yaml
 from fcn.answer import Parser, answer
 from fcn.architecture import STRIDE, parameter_count
 from fcn.check_export import FORMATS, check_export
+from fcn.check_resume import check_resume
 from fcn.check_use import check_eval, check_predict, new_folder, require_room, with_checkpoint
 from fcn.checkpoint import STATES_KEPT
 from fcn.config import Config
@@ -33,9 +34,12 @@ _BYTES = 4  # of a float32 value
 
 
 def check_train(
-    config: Config, world_size: int, run_root: Path, platform: str = "cpu"
+    config: Config, world_size: int, run_root: Path, platform: str = "cpu", begins: bool = True
 ) -> Tuple[Dict[str, Any], List[str]]:
-    """Facts about data and initial weights, and warnings; raises FcnError on what would stop the run."""
+    """Facts about data and initial weights, and warnings; raises FcnError on what would stop the run.
+
+    begins: False where it goes on from a checkpoint, and needs no weights to start from.
+    """
     if not config.data_file:
         raise ConfigError(
             "data_file: no training data named; `fcn-launch data build` makes a MindRecord file"
@@ -48,13 +52,13 @@ def check_train(
         read_list(config.data_root, config.data_lst)  # `eval` will want it when the training is over
     warnings: List[str] = []
     weights: List[str] = []
-    if config.ckpt_vgg16:
+    if config.ckpt_vgg16 and begins:
         vgg16 = read_vgg16(Path(config.ckpt_vgg16), config)
         weights += vgg16.report
         warnings += vgg16.warnings
-    if config.ckpt_pre_trained:
+    if config.ckpt_pre_trained and begins:
         weights += check_pretrained(Path(config.ckpt_pre_trained), config)
-    if config.freeze_bn and not config.ckpt_pre_trained:
+    if config.freeze_bn and begins and not config.ckpt_pre_trained:
         warnings.append(
             "freeze_bn: the batch norms of layers that start anew stay at mean 0, variance 1; it is meant "
             "for going on from an FCN-8s checkpoint (ckpt_pre_trained)"
@@ -147,6 +151,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         args = _parser().parse_args(argv)
         if args.verb == "checkpoint":
             return {"ckpt_file": given("ckpt_file", args.config, args.overrides) or ""}
+        if args.verb == "resume":
+            return _check_resume(args)
         config, warnings = _load(args)
         options: Dict[str, Any] = {}
         if args.verb == "train":
@@ -164,6 +170,21 @@ def main(argv: Optional[List[str]] = None) -> int:
         return {"errors": [], "warnings": warnings + more, **resolved}
 
     return answer(work)
+
+
+def _check_resume(args: argparse.Namespace) -> Dict[str, Any]:
+    going = check_resume(args.run, args.overrides, args.world_size)
+    config = going.config.on(args.world_size, going.planned)
+    data, warnings = check_train(config, args.world_size, args.run, args.platform, begins=going.step == 0)
+    return {
+        "errors": [],
+        "warnings": warnings,
+        "config": _with_absolute_paths(going.config),
+        "data": data,
+        "step": going.step,
+        "total_steps": going.total_steps,
+        "lines": [*going.lines, *data["weights"]],
+    }
 
 
 def _check_use(args: argparse.Namespace, config: Config) -> Tuple[Dict[str, Any], Dict[str, Any], List[str]]:
@@ -186,14 +207,14 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m fcn.check", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True)
     parsers = {}
-    for verb in ("train", "bench", "eval", "predict", "export"):
+    for verb in ("train", "resume", "bench", "eval", "predict", "export"):
         one = parsers[verb] = verbs.add_parser(verb, allow_abbrev=False)
         one.add_argument("--config", help="YAML file or recipe")
         one.add_argument("--run", type=Path, help="start from the configuration in this run's run.yaml")
         one.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-        if verb in ("train", "bench", "export"):
+        if verb in ("train", "resume", "bench", "export"):
             one.add_argument("--platform", choices=["cpu", "ascend"], default="cpu")
-        if verb in ("train", "bench"):
+        if verb in ("train", "resume", "bench"):
             one.add_argument("--world-size", type=int, default=1)
         else:
             one.add_argument("--checkpoints", type=Path, help="take the newest good one of this folder")

@@ -118,6 +118,11 @@ class Saver:
             for name, copy in copies.items():
                 np.copyto(copy, self._live[name].asnumpy())
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last save that has ended was not made."""
+        return self._failed is not None
+
     def tell(self, again: bool = False) -> None:
         """Report the save that has ended since: between steps, so that what is said is in their order.
 

@@ -175,6 +175,18 @@ class Steps:
         bad_ranks = [rank for rank, is_bad in enumerate(bad) if is_bad]
         return loss, stops > 0, bad_ranks, bool(finite.asnumpy())
 
+    def compile(self, images: int) -> None:
+        """Compile the graphs for a rank's `images` samples of a step, without running them."""
+        side, images = self.config.crop_size, images // self.config.accumulate_steps
+        batch = (
+            Tensor(np.zeros((images, side, side, 3), np.uint8)),
+            Tensor(np.zeros((images, side, side), np.uint8)),
+        )
+        totals, number = Tensor(np.zeros(2, np.float32)), Tensor(0.0, ms.float32)
+        if self._accumulate is not None:
+            self._accumulate.compile(*batch, totals, number)
+        self.graph.compile(*batch, totals, number, number, number)
+
     def valid(self, labels: np.ndarray) -> float:
         """Pixels that count, each as much as its class."""
         weights = self.config.class_weights

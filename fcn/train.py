@@ -22,6 +22,7 @@ from fcn.data.records import DataSet, open_dataset
 from fcn.evaluate import Evaluator
 from fcn.job import Job
 from fcn.loss_scale import LossScale
+from fcn.metrics_file import MetricsFile
 from fcn.network import build_network
 from fcn.saver import Saver
 from fcn.schedule import learning_rate, start_rate
@@ -45,6 +46,7 @@ class Trainer:
         self.data = data
         self.folder = job.run_dir / "checkpoints"
         self._cache = compile_cache(job.run_dir, self.config, self.world)
+        self.metrics = MetricsFile(job.run_dir) if self.world.rank == 0 else None
         config = self.config
         self.global_batch = config.batch_over(self.world.size)
         self.epoch_steps = steps_per_epoch(data.samples, self.global_batch)
@@ -63,12 +65,20 @@ class Trainer:
         keep = config.keep_checkpoint_max
         saves = self.world.rank == 0
         self.saver = Saver(self.folder, self._weights(), self._moments(), keep, job.status, saves)
-        self.evaluated = self.start_step = 0
+        self.start_step = 0
         if found:
             self._go_on_from(found)
 
     def run(self) -> int:
         """Train to the last epoch. Returns the exit code: 0, or 75 where the run was asked to leave early."""
+        with closing(self.saver):
+            if self._evaluation_is_due(self.start_step):  # perhaps it was broken off
+                self._evaluate(self.start_step)
+            code = self._take_steps() if self.start_step < self.total_steps else 0
+            self.saver.finish(stay=code == 0)
+        return code
+
+    def _take_steps(self) -> int:
         self.status.phase("compile")
         batches = train_batches(
             self.data,
@@ -79,32 +89,30 @@ class Trainer:
             rank=self.world.rank,
             world=self.world.size,
         )
-        with closing(batches), closing(self.saver):
-            if self._evaluation_is_due(self.start_step) and self.evaluated < self.start_step:
-                self._save(self.start_step, regular=False, score=self._evaluate(self.start_step))
-            first = self.start_step + 1
-            for step in range(first, self.total_steps + 1):
-                with self._cache if step == first else nullcontext():  # which compiles
-                    stop = self._one_step(step, batches)
-                if step == first:
+        with closing(batches):
+            with self._cache:
+                self.steps.compile(self.global_batch // self.world.size)
+            self.stop.agree_with_others()
+            for step in range(self.start_step + 1, self.total_steps + 1):
+                stop = self._one_step(step, batches)
+                if step == self.start_step + 1:
                     self.status.phase("train")
-                last = step == self.total_steps
-                # Who was asked to leave has seconds left: save, and evaluate another time.
-                evaluate = self._evaluation_is_due(step) and (last or not stop)
-                score = self._evaluate(step) if evaluate else None
-                regular = last or stop or step % self.config.save_steps == 0 or self._is_permanent(step)
-                self._save(step, regular, score, last=last or stop)
-                if stop and not last:
-                    self.saver.finish(stay=False)
-                    return PREEMPTED
-            self.saver.finish(stay=True)
+                last, evaluate = step == self.total_steps, self._evaluation_is_due(step)
+                waits = last or evaluate or stop
+                if waits or step % self.config.save_steps == 0 or self._is_permanent(step):
+                    self._save(step, last=waits)
+                else:
+                    self.saver.tell()
+                if stop and (evaluate or not last):
+                    return PREEMPTED  # with seconds left: it is evaluated when the run goes on
+                if evaluate:
+                    self._evaluate(step)
         return 0
 
     def _go_on_from(self, found: Checkpoint) -> None:
         resume.restore(found, self._state(), self.data)
         manifest = found.manifest
         self.start_step, self.saver.best = found.step, manifest["best_mean_iou"]
-        self.evaluated = found.step if manifest["evaluated"] else 0
         self.steps.loss_scale = LossScale(**manifest["loss_scale"])
         self._say(f"going on from {found.path}, step {found.step} of {self.total_steps}")
 
@@ -123,7 +131,7 @@ class Trainer:
         where = f"epoch {epoch} step {step_in_epoch}"
         if bad_ranks:
             raise FloatingPointError(self._not_finite(where, loss, bad_ranks, ids))
-        self.status.send(
+        self._tell(
             "step",
             step=step,
             epoch=epoch,
@@ -147,6 +155,11 @@ class Trainer:
             f"that is neither a class nor ignore_label; nothing was saved; earlier checkpoints: {self.folder}"
         )
 
+    def _tell(self, event: str, **fields: Any) -> None:
+        self.status.send(event, **fields)
+        if self.metrics is not None:
+            self.metrics.append(event, **fields)
+
     def _say(self, text: str) -> None:
         if self.world.rank == 0:
             print(text, flush=True)
@@ -169,15 +182,16 @@ class Trainer:
         every = self.config.keep_every_epochs
         return every > 0 and self._ends_epoch(step) and self._place(step)[0] % every == 0
 
-    def _evaluate(self, step: int) -> float:
-        """Mean IoU of the present weights, by all ranks."""
+    def _evaluate(self, step: int) -> None:
+        """Score the present weights, which were saved, on all ranks; rank 0 keeps the best."""
         assert self.evaluator is not None
-        with self.status.during("eval"):
+        self.saver.finish(stay=False)
+        unsaved = int(self.world.gather_sum(np.array([self.saver.has_failed], np.int64))[0])
+        with self.status.during("eval"), nullcontext() if unsaved else self.stop.leaving_at_once():
             result = self.evaluator.score(self._weights_to_score(), f"the weights of step {step}")
-        self.evaluated = step
         epoch, _ = self._place(step)
         if self.world.rank == 0:
-            self.status.send(
+            self._tell(
                 "metric",
                 step=step,
                 epoch=epoch,
@@ -185,7 +199,7 @@ class Trainer:
                 pixel_accuracy=result.pixel_accuracy,
             )
             print(f"epoch: {epoch}, mean IoU {result.mean_iou}", flush=True)
-        return result.mean_iou
+        self.saver.save(step, self._name(step), self._manifest(step), regular=False, score=result.mean_iou)
 
     def _weights_to_score(self) -> Dict[str, np.ndarray]:
         """What is evaluated: the moving average where there is one, rank 0's batch-norm statistics."""
@@ -200,13 +214,15 @@ class Trainer:
         values.update(zip(moving, np.split(of_rank_0, ends[:-1])))
         return values
 
-    def _save(self, step: int, regular: bool, score: Optional[float] = None, last: bool = False) -> None:
-        self.saver.tell()
-        if not regular and score is None:
-            return
+    def _save(self, step: int, last: bool) -> None:
+        if self.metrics is not None:
+            self.metrics.sync()
+        self.saver.save(step, self._name(step), self._manifest(step), regular=True, last=last)
+
+    def _name(self, step: int) -> str:
+        """Of a checkpoint."""
         epoch, step_in_epoch = self._place(step)
-        name = f"{self.config.model}-{epoch}_{step_in_epoch}"
-        self.saver.save(step, name, self._manifest(step, epoch), regular, score, last)
+        return f"{self.config.model}-{epoch}_{step_in_epoch}"
 
     def _weights(self) -> List[ms.Parameter]:
         """What can be scored: weights, batch-norm statistics, their moving average."""
@@ -219,15 +235,14 @@ class Trainer:
         """Everything that the next step depends on, by name."""
         return [(parameter.name, parameter) for parameter in (*self._weights(), *self._moments())]
 
-    def _manifest(self, step: int, epoch: int) -> Dict[str, Any]:
+    def _manifest(self, step: int) -> Dict[str, Any]:
         config = self.config
         text = json.dumps(config.model_dump(), sort_keys=True)
         return {
             "step": step,
-            "epoch": epoch,
+            "epoch": self._place(step)[0],
             "permanent": self._is_permanent(step),
             "loss_scale": self.steps.loss_scale.state(),
-            "evaluated": self.evaluated == step,
             "architecture": {"model": config.model, **asdict(config.architecture)},
             "normalisation": config.normalisation,
             "seed": config.seed,

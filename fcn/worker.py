@@ -23,7 +23,7 @@ from fcn.config_file import load_config
 from fcn.errors import ConfigError, FcnError
 from fcn.job import Job
 from fcn.status import Status
-from fcn.stop import PREEMPTED, StopRequest
+from fcn.stop import StopRequest
 
 # Where the `work(job)` of each verb is
 VERBS = {
@@ -67,9 +67,6 @@ def _run(args: argparse.Namespace, status: Status, stop: StopRequest) -> None:
     world = distributed.join(device, status)
     print(f"rank {world.rank} of {world.size} on {device.name}", flush=True)
     config = config.on(world.size, options.get("world_size", world.size))
-    if args.verb != "train":
-        # Nothing would be saved: leave at once.
-        signal.signal(signal.SIGUSR2, lambda *_: os._exit(PREEMPTED))
     work = import_module(VERBS[args.verb]).work
     code = work(Job(config, options, run_dir, device, world, status, stop))
     status.phase("done")

@@ -1,4 +1,4 @@
-"""Where the events of an attempt go: journal, metrics, status.json and the person at the console."""
+"""Where the events of an attempt go: journal, status.json and the person at the console."""
 
 from __future__ import annotations
 
@@ -120,8 +120,6 @@ class Reporter:
         with self._lock:
             self._status.fold(record)
             self._status_is_old = True
-            if event in ("step", "metric"):
-                self._files.call(self._write, self._run.metric, record)
             if event not in PASSING_EVENTS:
                 self._files.call(self._write, self._run.journal, record)
             if event not in FREQUENT_EVENTS or self._screen.waiting < SCREEN_EVENTS:

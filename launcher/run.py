@@ -129,10 +129,6 @@ class Run:
         """Appends an event to events.jsonl. Raises OSError."""
         append_line(self.path / "events.jsonl", json.dumps(event))
 
-    def metric(self, event: Mapping[str, Any]) -> None:
-        """Appends a step or an evaluation to metrics.jsonl. Raises OSError."""
-        append_line(self.path / "metrics.jsonl", json.dumps(event))
-
     def events(self) -> Iterator[Dict[str, Any]]:
         """The journal, oldest first; a line that a crash cut short is passed over."""
         try:
@@ -163,7 +159,7 @@ class Run:
 
     def is_finished(self) -> bool:
         """Whether its last launch has done all that there was to do."""
-        ends = [event for event in self.events() if event.get("event") in ("attempt", "end")]
+        ends = [event for event in self.events() if event.get("event") in ("attempt", "end", "resume")]
         return bool(ends) and ends[-1].get("exit_code") == ExitCode.DONE
 
     def change(self, **fields: Any) -> None:

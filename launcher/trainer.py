@@ -33,6 +33,9 @@ def call(module: str, args: Sequence[str]) -> Dict[str, Any]:
     except KeyboardInterrupt:
         process.wait()  # Ctrl-C went to it too: it cleans up and ends
         raise
+    except SystemExit:
+        process.kill()  # we alone were told to leave
+        raise
     try:
         answer = json.loads(output)
         refused = not answer.get("ok")

@@ -15,6 +15,7 @@ from launcher.errors import ExitCode, LaunchError
 # A verb is `launcher/cli/VERB.py`, `_` for `-`, imported when it is used: --help must not wait for it.
 VERBS = {
     "train": "Train on every device of the cluster.",
+    "resume": "Go on with a training that was interrupted.",
     "eval": "Score a checkpoint: mean IoU over a validation list.",
     "predict": "Masks, overlays and probabilities of images.",
     "export": "Write a trained network as ONNX, MindIR or AIR.",

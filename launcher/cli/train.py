@@ -8,10 +8,18 @@ from typing import Any, Optional, Tuple
 
 import click
 
-from launcher.cli.common import check, json_option, need_cluster, option, trainer_options
+from launcher.cli.common import (
+    check,
+    json_option,
+    leave_when_preempted,
+    need_cluster,
+    option,
+    restarts_option,
+    trainer_options,
+)
 from launcher.cluster import load_cluster
 from launcher.inject import DEFAULT_STEP, FAULTS, parse
-from launcher.retry import REFILL_STEPS, Limits
+from launcher.retry import Limits
 
 WORKER_COMMAND = ("-m", "fcn.worker", "train")
 
@@ -19,15 +27,7 @@ WORKER_COMMAND = ("-m", "fcn.worker", "train")
 @click.command()
 @trainer_options
 @click.option("--device-id", type=int, metavar="N", help="Train on this device of the first host alone.")
-@click.option(
-    "--max-restarts",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="Restarts after a failure of the infrastructure or a hang; an attempt that gets "
-    f"{REFILL_STEPS} steps further gives all of them back. 0: none.",
-)
+@restarts_option
 @click.option(
     "--inject",
     "fault",
@@ -53,6 +53,7 @@ def train(
     from launcher.launch import launch
     from launcher.run import Run
 
+    leave_when_preempted()
     cluster = load_cluster(need_cluster(settings.cluster))
     if device_id is not None:
         cluster = cluster.only_device(device_id)

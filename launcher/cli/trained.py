@@ -70,10 +70,11 @@ def find_trained(
     folder = BEST if best else CHECKPOINTS
     run = find_run(settings.runs_dir, run_name, verb="train", needs=folder)
     words = ["--run", str(run.path), "--checkpoints", str(run.path / folder)]
-    return Trained(_cluster(settings.cluster, run), words)
+    return Trained(cluster_for(settings.cluster, run), words)
 
 
-def _cluster(name: Optional[str], run: Run) -> Cluster:
+def cluster_for(name: Optional[str], run: Run) -> Cluster:
+    """The cluster that is named, or that of the run. Raises UserError."""
     if name is not None:
         return load_cluster(name)
     record = run.record()["cluster"]

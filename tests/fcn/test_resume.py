@@ -29,6 +29,9 @@ class StopAfter:
         self.done += 1
         return self.done == self.step
 
+    def agree_with_others(self):
+        pass
+
 
 @pytest.mark.parametrize("settings", [[], EVERYTHING], ids=["plain", "everything"])
 def test_it_goes_on_to_the_same_bits(make_trainer, settings):

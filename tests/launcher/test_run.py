@@ -197,7 +197,7 @@ def test_whether_a_run_is_running_and_whether_it_is_finished(tmp_path):
         run.journal({"event": "attempt"})
         run.journal({"event": "end", "exit_code": 0})
     assert (run.is_running(), run.is_finished()) == (False, True)
-    run.journal({"event": "attempt"})
+    run.journal({"event": "resume"})
     assert run.is_finished() is False  # it was taken up again
 
 
