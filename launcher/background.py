@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import traceback
 from typing import Any, Callable
 
 
@@ -34,4 +33,6 @@ class Background:
             try:
                 function(*arguments)
             except Exception:  # the calls after it are made all the same
+                import traceback
+
                 traceback.print_exc()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional
 
@@ -17,6 +16,8 @@ from launcher.errors import UserError
 from launcher.yaml_lines import nearest
 
 if TYPE_CHECKING:
+    import socket
+
     from launcher.cluster import Cluster
     from launcher.plan import Plan
 
@@ -71,6 +72,8 @@ class Injection(NamedTuple):
         """For port-taken, what holds the port at which the ranks of the plan are to meet."""
         if self.fault != "port-taken" or plan.attempt != 1:
             return None
+        import socket
+
         return socket.create_server((plan.master_address, plan.master_port))
 
     def heard(self, rank: int, data: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 To the agent (`op`), on its stdin, whose end is the end of the lease:
 
-    start    processes: [{name, rank, argv, env, log, cpus: to be bound to, none: any}, ...], log_dir, cwd, token
     find     folder; answered by `found`
+    start    processes: [{name, rank, argv, env, log, cpus: to be bound to, none: any}, ...], log_dir, cwd,
+             token
     ping     id; answered by `pong`
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
     control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes

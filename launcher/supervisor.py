@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, Tuple
 
 from launcher import host_health, policy
@@ -12,7 +13,6 @@ from launcher.diagnosis import Failure, report
 from launcher.errors import ExitCode, PreflightError
 from launcher.hang_watch import HangWatch
 from launcher.hosts import Hosts
-from launcher.known import known_error
 from launcher.loop import Loop
 from launcher.policy import Action
 from launcher.protocol import VERSION
@@ -98,7 +98,9 @@ class Supervisor:
         finally:
             self.hosts.close()
             self.loop.close()
-        self._name_first_failure()
+        first = policy.verdict(self.state)
+        if first is not None and first != self._named:
+            self._tell_verdict(first, self._verdict(first))
         return policy.outcome(self.state)
 
     def _signalled(self, signals: Signals) -> None:
@@ -321,14 +323,23 @@ class Supervisor:
 
     def _name_first_failure(self) -> None:
         first = policy.verdict(self.state)
-        if first is None or first == self._named:
-            return
-        self._named = first
+        if first is not None and first != self._named:
+            self.loop.in_thread(lambda: self._verdict(first), partial(self._tell_verdict, first))
+
+    def _verdict(self, first: Failure) -> Mapping[str, Any]:
+        """The fields of the verdict; reads logs, which may take long."""
+        from launcher.known import known_error  # its imports are not for a start
+
         process = self.processes.get(first.name)
         log = None if process is None else str(self.attempt.folder / process.log)
         device = None if process is None else process.device_id
         known = known_error(first, self.attempt.folder)
-        self.reporter.emit("verdict", **report(self.state.failures, first, device, log, known))
+        return report(self.state.failures, first, device, log, known)
+
+    def _tell_verdict(self, first: Failure, fields: Mapping[str, Any]) -> None:
+        if first != self._named:
+            self._named = first
+            self.reporter.emit("verdict", **fields)
 
     def _write_status(self) -> None:
         self.reporter.write_status()

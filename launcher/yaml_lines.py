@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
@@ -78,6 +77,8 @@ def name_of(where: Where) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> Optional[str]:
     """The known word that `word` is most likely a slip of."""
+    import difflib  # for mistakes alone
+
     matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 

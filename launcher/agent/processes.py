@@ -6,7 +6,6 @@ A process is (id, start time): an id alone may belong to somebody else by the ti
 from __future__ import annotations
 
 import collections
-import ctypes
 import os
 import signal
 import time
@@ -18,7 +17,6 @@ KILL_ROUND_S = 0.005
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +26,10 @@ Process = collections.namedtuple("Process", "pid parent state start")
 
 
 def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
+    import ctypes  # the launcher, which reads processes too, has no use for it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"prctl({option}): {os.strerror(code)}")
 
