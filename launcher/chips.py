@@ -11,11 +11,14 @@ MAX_WORKERS_PER_HOST = 4096  # a slip of the finger in `devices: 80000` must not
 
 
 class Chip(NamedTuple):
-    """One kind of device. `devices`: how many a server has; None where there is no such number."""
+    """One kind of device. `devices`: how many a server usually has; None where there is no such number."""
 
     kind: str
     product: str
     devices: Optional[int] = None
+    most_devices: Optional[int] = (
+        None  # of the largest server, where there are larger ones; see `_one_server`
+    )
     ring: Optional[int] = None  # devices of a server form rings of so many: 2 or 4 must lie within one
     counts: Optional[Tuple[int, ...]] = None  # how many of a server's devices one job may use
     equal_servers: bool = False  # every server of a job must bring the same number
@@ -51,7 +54,7 @@ CHIPS = {
             exec_timeout_max_s=17340,
             peak_tflops=256,
         ),
-        Chip("ascend910b", "Ascend 910B", devices=8),
+        Chip("ascend910b", "Ascend 910B", devices=8, most_devices=16),
         # two dies per NPU, each a device of its own; 1.0 is its AI-server form, 1.2 names super pods
         Chip("ascend910_93", "Ascend 910_93", devices=16, table_versions=("1.0", "1.2")),
         # as many as its rank table can name; servers have 8
@@ -132,13 +135,22 @@ def _part(chip: Chip, ids: Sequence[int], count: int) -> List[int]:
 def _one_server(chip: Chip, index: int, ids: Sequence[int]) -> Optional[SubsetProblem]:
     if chip.devices is None:
         return None
-    absent = [i for i in ids if i >= chip.devices]
+    most = chip.most_devices or chip.devices
+    absent = [i for i in ids if i >= most]
     if absent:
         return SubsetProblem(
             index,
             f"device {absent[0]} does not exist",
-            f"device ids 0 to {chip.devices - 1}: an {chip.product} server has {chip.devices} devices",
+            f"device ids 0 to {most - 1}: an {chip.product} server has {most} devices",
             "correct the device ids",
+        )
+    lower, upper = ([i for i in ids if (i >= chip.devices) is above] for above in (False, True))
+    if lower and upper and sorted(i + chip.devices for i in lower) != sorted(upper):
+        return SubsetProblem(
+            index,
+            f"devices {list(ids)} of both halves do not face each other",
+            f"of a server with {most} devices those of one half, or pairs such as 0 and {chip.devices}",
+            f"use for example {[*lower, *(i + chip.devices for i in lower)]}",
         )
     if chip.counts and len(ids) not in chip.counts:
         return SubsetProblem(

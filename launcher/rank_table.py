@@ -81,6 +81,15 @@ class RankTable:
         pairs = ((server, rank) for server in self.servers for rank in server.ranks)
         return sorted(pairs, key=lambda pair: pair[1].rank_id)
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the ranks follow the dictionary order of the server ids, as MindSpore's guide wants it.
+
+        HCCL does not mind, and MindCluster numbers the servers in the order of its pods.
+        """
+        order = [server.server_id for server, _ in self.by_rank()]
+        return order == sorted(order)
+
 
 def of_places(table: RankTable, places: Collection[Place]) -> RankTable:
     """The table of some of its devices: their ranks close up in the order that they have.

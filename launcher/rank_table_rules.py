@@ -96,7 +96,10 @@ class ServerRules(Reader):
                 )
             self.once(self.server_ids, server_id, (*where, "server_id"))
         for name in ("host_ip", "pod_ip"):
-            self.addresses(self.text(server, name, where, required=False), (*where, name))
+            found = self.addresses(self.text(server, name, where, required=False), (*where, name))
+            if name == "host_ip" and any(address.version == 6 for address in found):
+                remedy = "write the host's IPv4 address, or leave it out"
+                self.note((*where, name), f"{found[0]} is IPv6", "an IPv4 address", remedy)
         ids: Dict[int, Where] = {}
         entries = list(self.objects(server, "device", where))
         for place, device in entries:
@@ -111,7 +114,7 @@ class ServerRules(Reader):
         self, server: int, where: Where, device: Values, ids: Dict[int, Where], needs_ip: bool
     ) -> None:
         device_id = self.digits(device, "device_id", where, "a device id")
-        most = (self.chip and self.chip.devices) or MOST_DEVICES
+        most = (self.chip and (self.chip.most_devices or self.chip.devices)) or MOST_DEVICES
         if device_id is not None:
             self.once(ids, device_id, (*where, "device_id"))
             if device_id >= most:

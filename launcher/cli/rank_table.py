@@ -49,7 +49,11 @@ def check(files: Tuple[str, ...], kind: Optional[str]) -> None:
     problems = []
     for file in files:
         try:
-            click.echo(f"{file}: good, {_summary(_read(file, _chip(kind)))}")
+            table = _read(file, _chip(kind))
+            click.echo(f"{file}: good, {_summary(table)}")
+            if not table.is_in_order:
+                what = "MindSpore's guide wants ranks in the dictionary order of the server ids"
+                click.echo(f"note: {file}: {what}; `rank-table merge {file}` numbers them so")
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -48,6 +48,10 @@ def test_show_prints_rank_host_device_and_address(tmp_path: Path) -> None:
 def test_check_tells_all_problems_of_all_files(tmp_path: Path) -> None:
     good = write(tmp_path / "good.json", servers())
     assert run("check", good, "--kind", "ascend910") == f"{good}: good, version 1.0, 4 ranks on 2 servers\n"
+    backwards = servers()
+    backwards["server_list"][0]["server_id"] = "10.0.0.3"
+    told = run("check", write(tmp_path / "backwards.json", backwards)).splitlines()
+    assert "good, version 1.0" in told[0] and "note: " in told[1] and "dictionary order" in told[1]
     bad = write(tmp_path / "bad.json", {**servers(), "server_count": 2, "status": "initializing"})
     named = write(tmp_path / "table.txt", servers())
     with pytest.raises(UserError) as caught:

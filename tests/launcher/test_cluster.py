@@ -137,3 +137,11 @@ def test_subsets_of_an_ascend_910(ids: set) -> None:
     assert (list(subset_problems(CHIPS["ascend910"], [sorted(ids)])) == []) == allowed
     assert list(subset_problems(CHIPS["ascend910b"], [sorted(ids)])) == []
     assert list(subset_problems(CHIPS["ascend910_93"], [sorted(i + 8 for i in ids)])) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.integers(0, 15), min_size=1))
+def test_subsets_of_an_ascend_910b_server_with_two_halves(ids: set) -> None:
+    lower, upper = {i for i in ids if i < 8}, {i - 8 for i in ids if i > 7}
+    allowed = not lower or not upper or lower == upper
+    assert (list(subset_problems(CHIPS["ascend910b"], [sorted(ids)])) == []) == allowed

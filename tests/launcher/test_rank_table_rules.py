@@ -45,6 +45,7 @@ BROKEN = [
     ("1.0", f"{S}.server_id", REMOVED, "is missing"),
     ("1.0", f"{S}.pod_ip", "node2", "'node2' is not an IP address"),
     ("1.0", f"{S}.host_ip", "172.16.0.256", "'172.16.0.256' is not an IP address"),
+    ("1.0", f"{S}.host_ip", "fd00::1", "fd00::1 is IPv6; expected an IPv4 address"),
     ("1.0", f"{S}.device", [], "is empty"),
     ("1.0", f"{D}.device_id", 0, 'expected "0"; put it in quotes'),
     ("1.0", f"{D}.device_id", "1", "1 is also at server_list[1].device[0].device_id", f"{LAST}.device_id"),
