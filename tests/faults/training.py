@@ -147,7 +147,7 @@ def judged(training: Training, places: Dict[int, str], expected: List[Any]) -> F
         raise Broken(f"not {expected} but {[event['what'] for event in events]}")
     for rank in range(RANKS):
         log = (training.run / "attempt-001" / f"rank-{rank:02}.log").read_text()
-        where = f" in {places[rank]}" if rank in places else 'fcn/step.py"'
+        where = places.get(rank, 'fcn/step.py"')
         if where not in log:
             raise Broken(f"no Python stack with {where} in the log of rank {rank}: {log[-1200:]}")
     attempts = {step["attempt"] for step in training.steps()}
