@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, Sequence, Tuple
 
 import click
@@ -30,7 +31,10 @@ def doctor(settings: Any, data: Tuple[str, ...], as_json: bool) -> None:
 
     cluster = load_cluster(need_cluster(settings.cluster))
     begin = time.monotonic()
-    asked = requests(cluster, str(settings.runs_dir.absolute()), data)
+    paths = [
+        str(Path(path).absolute()) for path in data
+    ]  # the same on all hosts, whatever folder they begin in
+    asked = requests(cluster, str(settings.runs_dir.absolute()), paths)
     findings = judge(ask(cluster, asked, names(cluster.chip.is_ascend)))
     seconds = time.monotonic() - begin
     if as_json:
