@@ -80,7 +80,8 @@ class Agent:
     def run(self) -> None:
         try:
             self.outbox.put({"event": "hello", "protocol": VERSION, "facts": observe.facts(**self.options)})
-            import launcher.agent.spawn  # noqa: F401  here, as the supervisor plans meanwhile
+            self._handle(self.selector.select(0))  # what the supervisor wants to know before it plans
+            import launcher.agent.spawn  # noqa: F401  here, as it plans meanwhile
 
             self._renew_lease()
             while not self.finished:
