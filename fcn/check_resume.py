@@ -138,8 +138,8 @@ def _inexact(manifest: Mapping[str, Any], config: Config, world_size: int, plann
         images = made.batch_over(world_size) // (world_size * made.accumulate_steps)
         slices = f"{made.accumulate_steps} slices of " if made.accumulate_steps > 1 else ""
         lines.append(
-            f"{world_size} devices in place of {manifest['world_size']}: the same global batches in the same "
-            f"order at the same rates, each device with {slices}{images}; not to the last bit what "
+            f"{world_size} device{'s' * (world_size > 1)} in place of {manifest['world_size']}: the same "
+            f"global batches in the same order at the same rates, each device with {slices}{images}; not to the last bit what "
             f"{manifest['world_size']} would give: sums have another order, and batch norm's statistics are "
             "those of a device's slice"
         )
