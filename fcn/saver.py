@@ -27,6 +27,9 @@ WAIT_S = 20.0
 POLL_S = 1.0
 # The last save of a run finds no room: how long it is tried again. The other ranks wait for rank 0 to leave.
 RETRY_S, RETRY_EVERY_S = 300.0, 5.0
+# What is said where a save has failed
+GO_ON = "earlier checkpoints stay, the next one is tried when it is due; make room, or see to the disk"
+LAST = f"it is the last one, and tried again for {RETRY_S:.0f} s: make room, or see to the disk"
 _FINITE_BLOCK = 1 << 20  # values
 
 
@@ -103,7 +106,7 @@ class Saver:
             is_best = score is not None and (self.best is None or score > self.best)
             best = score if is_best else self.best
             described = {**manifest, "best_mean_iou": best}
-            targets = []
+            targets = self._unsaved(step)
             if is_best:  # first: the regular one says which is the best
                 targets.append(_Target(self._folder / BEST, {**described, "permanent": False}, False, 1))
             if regular:
@@ -112,6 +115,11 @@ class Saver:
                 self._copy()
                 self._job = _Job(step, name, targets, best)
                 self._running = self._pool.submit(self._write, self._job)
+
+    def _unsaved(self, step: int) -> List[_Target]:
+        """What could not be written of this step: it is tried again with what comes now."""
+        job = self._job
+        return list(job.targets) if job and self._failed and job.step == step else []
 
     def _copy(self) -> None:
         for copies in (self._weights, self._state):
@@ -123,11 +131,11 @@ class Saver:
         """Whether the last save that has ended was not made."""
         return self._failed is not None
 
-    def tell(self, again: bool = False) -> None:
+    def tell(self, advice: Optional[str] = GO_ON) -> None:
         """Report the save that has ended since: between steps, so that what is said is in their order.
 
-        again: what had failed has been tried again, which is not said. Raises FloatingPointError where the
-        values were not finite.
+        advice: what to say where it has failed; None: that was said before. Raises FloatingPointError where
+        the values were not finite.
         """
         if self._job is None or self._running is None or not self._running.done():
             return
@@ -136,8 +144,8 @@ class Saver:
             paths = ended.result()
         except SaveError as error:
             self._failed = error
-            if not again:
-                self._complain(self._job.step, f"{error}; training goes on; make room, or see to the disk")
+            if advice is not None:
+                self._complain(self._job.step, f"{error}; {advice}")
             return
         self.best = self._job.best
         for path in paths:
@@ -149,16 +157,16 @@ class Saver:
             return
         with self._status.during("save"):
             self._wait(self._job.step, None)
-            self.tell()
+            self.tell(LAST if stay else GO_ON)
             end = time.monotonic() + RETRY_S
             while stay and self._failed is not None:
                 if time.monotonic() > end:
-                    raise self._failed
+                    raise SaveError(f"{self._failed}; tried again for {RETRY_S:.0f} s; make room, and resume")
                 time.sleep(RETRY_EVERY_S)
                 self._status.enter("save", self._job.step)
                 self._running = self._pool.submit(self._write, self._job)
                 self._wait(self._job.step, None)
-                self.tell(again=True)
+                self.tell(advice=None)
 
     def close(self) -> None:
         """Wait for what is being written, whatever comes of it."""

@@ -154,6 +154,20 @@ def test_a_best_one_that_could_not_be_written_is_not_the_best(tmp_path, monkeypa
     assert [path.stem for path in checkpoint.listed(tmp_path / BEST)] == ["FCN8s-1_3"]
 
 
+def test_what_failed_is_tried_again_with_the_next_save_of_its_step(tmp_path, monkeypatch):
+    """A training saves, evaluates, and then saves the best."""
+    training = Training(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full_disk)
+        training.save(1)
+        training.saver.finish(stay=False)
+    assert training.saver.has_failed
+    training.save(1, regular=False, score=0.5)
+    training.saver.finish(stay=True)
+    assert checkpoint.newest(tmp_path, to_resume=True)[0].step == 1
+    assert checkpoint.newest(tmp_path / BEST)[0].step == 1
+
+
 def test_other_ranks_write_nothing(tmp_path):
     training = Training(tmp_path / "none", writes=False)
     training.save(1)
