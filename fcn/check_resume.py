@@ -137,11 +137,12 @@ def _inexact(manifest: Mapping[str, Any], config: Config, world_size: int, plann
         made = config.on(world_size, planned)
         images = made.batch_over(world_size) // (world_size * made.accumulate_steps)
         slices = f"{made.accumulate_steps} slices of " if made.accumulate_steps > 1 else ""
+        before = manifest["world_size"]
         lines.append(
-            f"{world_size} device{'s' * (world_size > 1)} in place of {manifest['world_size']}: the same "
-            f"global batches in the same order at the same rates, each device with {slices}{images}; not to the last bit what "
-            f"{manifest['world_size']} would give: sums have another order, and batch norm's statistics are "
-            "those of a device's slice"
+            f"{world_size} device{'s' * (world_size > 1)} in place of {before}: the same global batches in "
+            f"the same order at the same rates, each device with {slices}{images}; not to the last bit what "
+            f"{before} would give: sums have another order, and batch norm's statistics are those of a "
+            "device's slice"
         )
     with suppress(PackageNotFoundError):  # where only workers have MindSpore, their hosts may differ anyway
         changed = [
