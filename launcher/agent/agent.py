@@ -172,7 +172,7 @@ class Agent:
         try:
             open_files.allow(spawn.FILES * len(message["processes"]))
         except OSError as error:
-            self._fail(f"{len(message['processes'])} processes can not be started: {error}; {WRITABLE}")
+            self._fail(f"{len(message['processes'])} processes can not be started: {error.strerror}")
         else:
             self.waiting.extend(message["processes"])
         self._finish_if_idle()

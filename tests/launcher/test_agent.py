@@ -267,7 +267,7 @@ def test_too_low_a_hard_limit_of_open_files_is_named_before_a_process_is_started
     agents[0].until("hello")
     agents[0].start(tmp_path, *(light(rank, *FOREVER) for rank in range(40)))
     failed = agents[0].until("failed")["message"]
-    assert failed.startswith("40 processes can not be started: [Errno 24] 184 open files are needed")
+    assert failed.startswith("40 processes can not be started: 184 open files are needed and the limit is 90")
     assert not agents[0].all("started")
 
 
