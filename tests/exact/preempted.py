@@ -21,7 +21,7 @@ PHASES = {
     "import": (lambda training: training.events("started"), 1.5, 8, 0),
     "join": (lambda training: _in_phase(training, "init"), 1.5, 8, 0),
     "compile": (lambda training: _in_phase(training, "compile"), 4.0, 8, 1),
-    "steps": (lambda training: len(training.steps()) >= 1, 2.0, 8, 1),
+    "steps": (lambda training: len(training.steps()) >= 1, 2.0, 8, 0),  # quickly: see devices.py
     "evaluation": (lambda training: _in_phase(training, "eval"), 0.5, 8, 1),
     "save": (lambda training: _in_phase(training, "save"), 0.1, 8, 0),
 }
