@@ -20,7 +20,7 @@ from fcn.errors import SaveError, WeightsError
 from fcn.status import Status
 
 BEST = "best"  # folder of the best checkpoint, in that of the others
-NICE = 19  # the least: where no core is ever idle the next save that is due waits, and the training with it
+NICE = 10  # a tenth of a core where none is idle; less would starve a save that the run waits for
 # How long a save that is due waits for the one before it. The other ranks are in the next step's sum by then,
 # which gives up after 30 s on CPUs, unless the launcher has set more.
 WAIT_S = 20.0
