@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from array import array
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -249,11 +250,18 @@ def test_hosts_are_kept_by_a_launcher_whose_console_and_disk_stand_still(start, 
     assert not launch.all("verdict") and {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
 
 
-def freeze(launch, host):
-    """Guard and agent of a host, which then is as silent as one that is cut off."""
+@contextmanager
+def frozen(launch, host):
+    """Guard and agent of a host are stopped, which then is as silent as one that is cut off."""
     outer = next(p.pid for p in processes.descendants(launch.process.pid) if place(p.pid) == host)
-    for pid in (only_child(outer), outer):
-        os.kill(pid, signal.SIGSTOP)
+    both = [processes.look(pid) for pid in (only_child(outer), outer)]
+    for process in both:
+        processes.send(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in both:
+            processes.send(process, signal.SIGCONT)
 
 
 @pytest.mark.slow
@@ -261,14 +269,16 @@ def freeze(launch, host):
 def test_a_host_that_falls_silent_in_a_stop_is_named_and_its_lease_awaited(start, grace_s, said):
     launch = start(*STUBBORN, cluster=hosts(grace_s=grace_s))
     launch.until_training(2)
-    freeze(launch, "h2")
-    launch.signal(signal.SIGINT)
-    began = time.monotonic()
-    (warning,) = [launch.until("warning")]
-    assert warning["text"].startswith("host h2: nothing was heard from it ") and said in warning["text"]
-    launch.signal(signal.SIGINT)
-    assert launch.finish() == 130
-    assert time.monotonic() - began > LEASE_S
+    (token,) = launch.tokens()
+    with frozen(launch, "h2"):
+        launch.signal(signal.SIGINT)
+        began = time.monotonic()
+        warning = launch.until("warning")["text"]
+        assert warning.startswith("host h2: nothing was heard from it ") and said in warning
+        launch.signal(signal.SIGINT)
+        assert launch.finish() == 130
+        assert time.monotonic() - began > LEASE_S
+    until_gone(token)
 
 
 @pytest.mark.slow
