@@ -1,10 +1,12 @@
-"""A thread for what may block: a disk, a terminal, a pipe that nobody reads."""
+"""Threads for what may block: a disk, a terminal, a pipe that nobody reads. Standard library only."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, List, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Background:
@@ -36,3 +38,12 @@ class Background:
                 import traceback
 
                 traceback.print_exc()
+
+
+def within(limit_s: float, function: Callable[[], Result], otherwise: Result) -> Result:
+    """What the function returns; `otherwise` where it takes longer, and goes on in its thread."""
+    found: List[Result] = []
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return found[0] if found else otherwise

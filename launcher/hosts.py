@@ -53,6 +53,7 @@ class Hosts:
         self.token = os.urandom(8).hex()
         self.links: Dict[str, AgentLink] = {}
         self._awaited: Set[str] = set()  # hosts whose agent has not ended, or why it has is not known yet
+        self._silent: Set[str] = set()  # local ones whose agent was said not to answer
         self._folder, self._loop = folder, loop
         self._on_message, self._on_lost, self._warn = on_message, on_lost, warn
 
@@ -108,8 +109,11 @@ class Hosts:
                 continue
             if self.engine.is_remote and link.is_silent:
                 self._cut_off(link)
-            else:
-                link.ping()
+                continue
+            if link.is_silent and link.host not in self._silent:
+                self._silent.add(link.host)
+                self._warn_of_silent(link)
+            link.ping()
         self._loop.after(PING_S, "ping", self._ping)
 
     def _listen(self, link: AgentLink) -> None:
@@ -130,6 +134,13 @@ class Hosts:
         if not (link.done or link.gave_up):
             reason = f"{link.reason(0)}; {LOOK_THERE if link.facts else link.by_hand}"
             self._on_lost(link, reason, heard_ns)
+
+    def _warn_of_silent(self, link: AgentLink) -> None:
+        self._warn(
+            f"host {link.host}: its agent has not answered for {SILENCE_S:g} s: it was stopped, or a disk"
+            f" holds it up; until it goes on nothing is known of its ranks; `kill -CONT -{link.process.pid}` wakes"
+            " one that was stopped, Ctrl-C ends the run"
+        )
 
     def _cut_off(self, link: AgentLink) -> None:
         """Gives up a silent host. Its lease ends by time; the attempt does not end before it has.

@@ -23,7 +23,7 @@ From the agent (`event`), on its stdout; the host is clean when it has ended aft
     status   name, rank, time_ns, data: a line that the worker wrote to FCN_STATUS_FD
     exit     name, rank, code or signal (the other is None), time_ns, stopped: whether a stop had reached it
              before, out_of_memory: whether the kernel did it for that reason, None where unknown, tail: last
-             lines of its log unless the code is 0
+             lines of its log unless the code is 0; none where the file system does not give them
     probe    processes: {name: what launcher/agent/probe.py sees of it}, of those that have not ended
     stacks   taken: names of the processes whose stacks are in their logs
     failed   message: the agent could not do what it was told; everything on the host is stopped

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from functools import partial
 
-from launcher import logfile, open_files
+from launcher import open_files
 from launcher.agent import observe, processes
 from launcher.agent.device_watch import DeviceWatch
 from launcher.agent.health import Health, HealthWatch, MemoryKills
@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.agent.spawn import Child
 
-TAIL_LINES = 120  # MindSpore puts seventy around the one that tells the reason
 OLDEST_S = 60.0  # a worker's own time of its error is believed if it is not older
 WRITABLE = "the run directory must be there and writable, and so must the `python` of the cluster file be"
 DYING_S = 1.0  # between the closing of a process's files and its death, on a busy machine
@@ -61,6 +60,7 @@ class Agent:
         self.deaths = DeathWatch(self.selector)
         self.children: dict[str, Child] = {}
         self.grace_end: float | None = None  # monotonic
+        self.disk_hangs = False  # that of the logs: asked once, as each look would hold us up
         self.left: list[int] = []
         self.finished = False
         self.wishes = {
@@ -295,9 +295,14 @@ class Agent:
             time_ns=self._time_of_death(child),
             stopped=child.stopped,
             out_of_memory=self.memory_kills.explain_one() if by_the_kernel else None,
-            tail=logfile.tail(child.log, TAIL_LINES) if code else [],
+            tail=self._tail(child) if code else [],
         )
         self._finish_if_idle()
+
+    def _tail(self, child: Child) -> list[str]:
+        tail = None if self.disk_hangs else child.tail()
+        self.disk_hangs = tail is None
+        return tail or []
 
     def _kill(self) -> None:
         self.waiting.clear()

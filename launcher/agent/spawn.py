@@ -6,8 +6,9 @@ import contextlib
 import os
 import subprocess
 
-from launcher import open_files
+from launcher import logfile, open_files
 from launcher.agent import processes
+from launcher.background import within
 from launcher.protocol import CONTROL_BYTES, Inbox, encode
 
 # What an outer launch, an earlier one or a scheduler left in the environment. A worker that finds another
@@ -19,6 +20,8 @@ STALE_PREFIXES = (
 STALE_NAMES = ("DEVICE_ID", "ASCEND_DEVICE_ID", "ASCEND_RT_VISIBLE_DEVICES", "MINDSPORE_HCCL_CONFIG_PATH")
 
 
+TAIL_LINES = 120  # MindSpore puts seventy around the one that tells the reason
+TAIL_LIMIT_S = 2.0  # for the file system of the logs; pings are answered late, and not too late
 FILES = 3  # that the agent has open for each process: its two pipes and its pidfd
 
 
@@ -45,6 +48,10 @@ class Child:
             raise ValueError(f"control message for {self.name} is longer than {CONTROL_BYTES} bytes")
         with contextlib.suppress(OSError):
             os.write(self.control, line)
+
+    def tail(self) -> list[str] | None:
+        """The last lines of its log; None where the file system hangs."""
+        return within(TAIL_LIMIT_S, lambda: logfile.tail(self.log, TAIL_LINES), None)
 
     def close(self) -> None:
         os.close(self.status.fd)

@@ -113,6 +113,12 @@ def test_how_a_worker_ended_and_its_last_lines(agent, tmp_path, fault, code, num
     assert ended["tail"][:2] == ["a", f"injected fault: {fault} before step 2"]
 
 
+def test_how_workers_ended_is_told_although_the_disk_of_their_logs_hangs(agent, tmp_path):
+    code = "import os; log = os.readlink('/proc/self/fd/1'); os.unlink(log); os.mkfifo(log); os._exit(4)"
+    agent.start(tmp_path, *(python(rank, code) for rank in range(3)))
+    assert [(agent.until("exit")["code"], agent.seen[-1]["tail"]) for _ in range(3)] == [(4, [])] * 3
+
+
 def test_a_workers_own_error_comes_before_its_exit(agent, tmp_path):
     agent.start(tmp_path, light(0, FCN_INJECT="raise@1"))
     events = agent.rest()

@@ -170,6 +170,19 @@ def test_a_stuck_agent_does_not_hold_up_a_stop(start):
     until_gone(token)
 
 
+@pytest.mark.slow
+def test_an_agent_of_this_machine_that_does_not_answer_is_told(start):
+    launch = start(*FOREVER)
+    launch.until_training(2)
+    os.kill(only_child(guard(launch)), signal.SIGSTOP)
+    told = launch.until("warning")["text"]
+    assert told.startswith(f"host here: its agent has not answered for {SILENCE_S:g} s: it was stopped, or")
+    subprocess.run(re.search("`(.*)`", told).group(1), shell=True, check=True)
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert {e["signal"] for e in launch.all("exit")} == {signal.SIGTERM}
+
+
 def test_a_console_that_nobody_reads_holds_up_nothing(start):
     launch = start(*FOREVER)
     launch.until_training(2)
