@@ -26,7 +26,7 @@ test-slow: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch
 	$(BIN)/python -m pytest -m "slow or torch"
 
-# Launches that are broken on purpose, 20 times in each way; about ten minutes on two cores.
+# Launches that are broken on purpose: up to 20 drawn cases of each promise; less than ten minutes on two cores.
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults
 

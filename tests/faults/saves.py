@@ -174,7 +174,7 @@ ROWS = [
         "killed-save",
         "what was saved stays, older ones too, and the run goes on from the newest",
         killed,
-        full=200,
+        full=40,
         quick=1,
     ),
     Row(
