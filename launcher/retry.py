@@ -69,8 +69,8 @@ class Outcome(NamedTuple):
 class History:
     """What the attempts of a run have come to.
 
-    step: the furthest of all. idle: attempts in a row that got no further. spent: restarts since the budget
-    was full, the next one included. ports: attempts in a row whose port was taken. blamed: culprits of the
+    step: the furthest of all. idle: attempts in a row that began and got no further. spent: restarts since
+    the budget was full, the next one included. ports: attempts in a row whose port was taken. blamed: culprits of the
     last attempts. excluded: whom no attempt uses again. saved: the furthest checkpoint of the attempt that is
     under way; None: none is.
     """
@@ -179,11 +179,12 @@ def _ended(history: History, outcome: Outcome) -> History:
     if history.is_free:
         return history
     gained = outcome.step - history.step
+    has_begun = outcome.exit_code is not ExitCode.PREFLIGHT  # a host may take a while to come back
     spent, blamed = (0, ()) if gained >= REFILL_STEPS else (history.spent, history.blamed)
     return replace(
         history,
         step=max(history.step, outcome.step),
-        idle=0 if gained > 0 else history.idle + 1,
+        idle=0 if gained > 0 else history.idle + has_begun,
         spent=spent + 1,
         blamed=(*blamed, outcome.culprit)[-BLAMED_OF:],
     )

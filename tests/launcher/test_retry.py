@@ -181,6 +181,14 @@ def test_a_host_that_is_gone_in_a_later_attempt_is_retried():
     assert after(failed(), failed(ExitCode.PREFLIGHT)).exit_code is ExitCode.INFRASTRUCTURE
 
 
+def test_a_host_that_takes_long_to_come_back_is_waited_for_until_the_restarts_are_used_up():
+    gone = failed(ExitCode.PREFLIGHT, Place("h2"))
+    lost = failed(culprit=Place("h2"), step=50)
+    assert decided(lost, *[gone] * 9).after_s == LONGEST_WAIT_S / 2
+    assert decided(lost, *[gone] * 10).reason.startswith("all 10 restarts are used up; ")
+    assert after(lost, lost, gone, lost).idle == 2
+
+
 def test_a_port_that_was_taken_costs_nothing_a_few_times():
     taken = failed(port_taken=True)
     history = after(*[taken] * FREE_RESTARTS)
