@@ -2,9 +2,9 @@
 
 Each launch leaves a file of its own there, `launcher-001.json`, `launcher-002.json`, ...: host, process,
 when it began and at last when it ended. The last one owns the run. A launcher takes it by making the next
-file, which must not exist: of two that try it at once one succeeds, on every file system. Nothing is
-removed, so nobody removes the lock of somebody else; and no lock of the kernel's is used, which network
-file systems may keep to one host.
+file, which must not exist: of two that try it at once one succeeds, on every file system. A file stays,
+unless its own launcher could not write it, so nobody removes the lock of somebody else; and no lock of the
+kernel's is used, which network file systems may keep to one host.
 """
 
 from __future__ import annotations
@@ -98,14 +98,21 @@ def _take(run: Path, number: int) -> Tuple[Path, Launcher]:
         _require_ended(run, path, launcher)
         raise UserError(f"{run}: another launcher has just worked on it; try again") from None
     except OSError as error:
-        raise UserError(
-            f"{path}: can not be written: {error.strerror}; make room, or change its permissions"
-        ) from None
-    with os.fdopen(file, "w") as opened:
-        opened.write(_text(own))
-        opened.flush()
-        os.fsync(file)
+        raise _refusal(path, error) from None
+    try:
+        with os.fdopen(file, "w") as opened:
+            opened.write(_text(own))
+            opened.flush()
+            os.fsync(file)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # nobody takes the next number before this one says who has it
+        raise _refusal(path, error) from None
     return path, own
+
+
+def _refusal(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: can not be written: {error.strerror}; make room, or change its permissions")
 
 
 def _require_ended(run: Path, path: Path, launcher: Launcher) -> None:

@@ -91,6 +91,17 @@ def test_a_file_that_says_nothing_is_no_permission(tmp_path, monkeypatch):
         last_launcher(tmp_path)
 
 
+def test_a_full_disk_is_said_and_leaves_nothing_in_the_way(tmp_path):
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))" + HOLD
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment(), capture_output=True, text=True
+    )
+    said = f"UserError: {tmp_path}/launcher-001.json: can not be written: File too large; make room"
+    assert said in done.stderr
+    with owned(tmp_path):
+        assert files(tmp_path) == ["launcher-001.json"]
+
+
 def test_of_many_at_once_one_gets_it(tmp_path):
     context, number = multiprocessing.get_context("fork"), 8
     ready, tried = context.Barrier(number), context.Barrier(number)
