@@ -45,7 +45,8 @@ class DeviceWatch:
 
         try:
             npus = devices.inventory().npus
+            self._told = {"devices": [devices.fact(npu) for npu in npus if npu.id in self._devices]}
         except Unreadable as error:
             self._told = {"unknown": str(error)}
-        else:
-            self._told = {"devices": [devices.fact(npu) for npu in npus if npu.id in self._devices]}
+        except Exception as error:
+            self._told = {"unknown": f"{type(error).__name__}: {error}"}

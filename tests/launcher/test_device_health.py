@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from launching import FOREVER, LIMIT_S, Launch, closing
+from launching import FOREVER, LIMIT_S, Launch, closing, environment
 from simulated_servers import SimulatedServer, cluster_file
 
 from launcher import device_health
@@ -111,6 +113,21 @@ def test_why_nothing_is_known_is_told_once() -> None:
 def test_without_devices_nothing_is_asked() -> None:
     watch = DeviceWatch()
     assert watch.news() is None and watch.news() is None
+
+
+def test_whatever_is_in_the_way_of_a_question_is_told() -> None:
+    code = """
+import resource
+from launcher import devices
+from launcher.agent.device_watch import DeviceWatch
+watch, told = DeviceWatch((0,)), None
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # no folder can be opened
+while told is None:
+    told = watch.news()
+print("told", *told)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stdout == "told unknown\n", done.stderr
 
 
 @pytest.mark.slow  # the agent is asked every two seconds
