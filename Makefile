@@ -19,12 +19,12 @@ demo: $(VENV)/installed
 	$(BIN)/fcn-launch eval --save-masks demo/masks
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 # The tests that take minutes and those that need PyTorch, which is installed for them.
 test-slow: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch
-	$(BIN)/python -m pytest -m "slow or torch"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or torch"
 
 # Launches that are broken on purpose: up to 20 drawn cases of each promise; less than ten minutes on two cores.
 faults: $(VENV)/installed
