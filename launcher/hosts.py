@@ -138,8 +138,8 @@ class Hosts:
     def _warn_of_silent(self, link: AgentLink) -> None:
         self._warn(
             f"host {link.host}: its agent has not answered for {SILENCE_S:g} s: it was stopped, or a disk"
-            f" holds it up; until it goes on nothing is known of its ranks; `kill -CONT -{link.process.pid}` wakes"
-            " one that was stopped, Ctrl-C ends the run"
+            " holds it up; until it goes on nothing is known of its ranks;"
+            f" `kill -CONT -{link.process.pid}` wakes one that was stopped, Ctrl-C ends the run"
         )
 
     def _cut_off(self, link: AgentLink) -> None:

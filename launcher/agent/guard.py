@@ -49,11 +49,11 @@ def main(options: dict, lease_s: float | None = None) -> int:
 
 
 def _await_the_end(agent_life: int, lease_s: float | None) -> None:
-    """Until the lease is over or the agent has ended."""
+    """Until the lease is over or the agent has ended, which hears nobody before its facts are complete."""
     poll = select.poll()
     poll.register(0, select.POLLRDHUP)  # the end of a socket; the end of a pipe is reported unasked
     poll.register(agent_life, select.POLLIN)
-    wait_s = lease_s
+    wait_s = None  # silence counts from its first word on
     while True:
         limit_s = float("inf") if wait_s is None else wait_s + AGENT_MARGIN_S
         began = time.monotonic()

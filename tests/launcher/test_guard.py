@@ -85,6 +85,15 @@ def leased(tmp_path):
         yield agent
 
 
+def test_facts_may_take_longer_than_the_lease(tmp_path):
+    tool = tmp_path / "hccn_tool"
+    tool.write_text("#!/bin/sh\nsleep 1\necho ipaddr:10.0.0.1\necho netmask:255.0.0.0\n")
+    tool.chmod(0o755)
+    with closing() as made:
+        made.append(AgentProcess("--lease", "0.1", "--devices", "0", PATH=f"{tmp_path}:{os.environ['PATH']}"))
+        assert made[0].until("hello")["facts"]["device_ips"] == {"0": "10.0.0.1"}
+
+
 def test_the_supervisor_is_silent(leased):
     until_gone(leased.token)
     assert {"event": "done", "left": []} in leased.rest()
