@@ -70,9 +70,9 @@ class History:
     """What the attempts of a run have come to.
 
     step: the furthest of all. idle: attempts in a row that began and got no further. spent: restarts since
-    the budget was full, the next one included. ports: attempts in a row whose port was taken. blamed: culprits of the
-    last attempts. excluded: whom no attempt uses again. saved: the furthest checkpoint of the attempt that is
-    under way; None: none is.
+    the budget was full, the next one included. ports: attempts in a row whose port was taken. blamed: the
+    culprits of the last attempts. excluded: whom no attempt uses again. saved: the furthest checkpoint of
+    the attempt that is under way; None: none is.
     """
 
     last: Optional[Outcome] = None
