@@ -100,14 +100,22 @@ class Inbox:
 
     def _decode(self, line: bytes) -> dict | None:
         try:
-            message = json.loads(line)
-        except ValueError:
+            message = json.loads(line.decode())
+            if b"\\ud" in line.lower():
+                message = _writable(message)
+        except (ValueError, RecursionError):
             message = None
         if isinstance(message, dict):
             return message
         if line.strip():
             self.noise = [*self.noise, line.decode(errors="replace").rstrip()][-NOISE_LINES:]
         return None
+
+
+def _writable(message: object) -> object:
+    """The message without halves of surrogate pairs, which Python has for bytes of a path that are no UTF-8:
+    nothing could print or encode them."""
+    return json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
 
 
 class Outbox:

@@ -36,6 +36,15 @@ def test_what_is_no_message_is_kept_to_explain_a_silent_channel(pipe):
     os.write(write, b"Welcome to node1\n[1, 2]\n\n\xff\xfe\n" + encode({"event": "hello"}))
     assert inbox.read() == [{"event": "hello"}]
     assert inbox.noise == ["Welcome to node1", "[1, 2]", "\ufffd\ufffd"]
+    os.write(write, b"[" * 20_000 + b"\n")  # deeper than an interpreter goes
+    assert inbox.read() == []
+
+
+def test_half_a_character_becomes_a_question_mark(pipe):
+    read, write = pipe
+    message = {"path": os.fsdecode(b"/voc\xff.ckpt"), "mood": "\U0001f600"}
+    os.write(write, encode(message).replace(b"dcff", b"DCFF"))
+    assert Inbox(read).read() == [{"path": "/voc?.ckpt", "mood": "\U0001f600"}]
 
 
 def test_the_end_is_seen_and_half_a_line_is_no_message(pipe):
