@@ -89,7 +89,12 @@ class _Launch:
                     if self.history.attempts == 0:
                         raise
                     return self._end(End(ExitCode.INFRASTRUCTURE, str(error)))
-                outcome = self._attempt(attempt, used, signals)
+                try:
+                    outcome = self._attempt(attempt, used, signals)
+                except LaunchError:
+                    raise
+                except Exception as error:
+                    return self._broken(error)
                 self._record("outcome", **outcome.fields())
                 shortage = self._exclude_suspect()
                 decision = retry.decide(self.limits, self.history, random(), shortage)
@@ -203,6 +208,15 @@ class _Launch:
                 return End(ExitCode.PREEMPTED, f"{name}: preempted before the next attempt")
             return End(ExitCode.STOPPED, f"{name}: stopped by the user before the next attempt")
         return following
+
+    def _broken(self, error: Exception) -> ExitCode:
+        """The end by a fault of the launcher itself: with its traceback, and told as any other end."""
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+        self._record("outcome", **Outcome(ExitCode.INFRASTRUCTURE, step=self.reporter.step).fields())
+        what = f"{type(error).__name__}: {error}"
+        return self._end(End(ExitCode.INFRASTRUCTURE, f"fcn-launch itself failed, see its traceback: {what}"))
 
     def _end(self, end: End) -> ExitCode:
         state = STATES.get(end.exit_code, "failed")

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing
+from launching import FOREVER, LOCAL_CLUSTER, TWO_HOSTS, Launch, closing, sitecustomize
 
 from launcher import retry
 from launcher.selection import Place
@@ -24,9 +24,9 @@ SHORT = (
 def start(tmp_path):
     with closing() as made:
 
-        def make(*settings, cluster=None, more="", devices=2, max_restarts=10):
+        def make(*settings, cluster=None, more="", devices=2, max_restarts=10, **env):
             text = (cluster or LOCAL_CLUSTER.format(devices=devices, grace_s=5)) + more
-            made.append(Launch(tmp_path, text, f"max_restarts={max_restarts}", *settings))
+            made.append(Launch(tmp_path, text, f"max_restarts={max_restarts}", *settings, **env))
             return made[-1]
 
         yield make
@@ -64,6 +64,16 @@ def test_a_killed_rank_is_restarted_and_both_attempts_keep_their_logs(start):
     assert (state["attempt"], state["restarts_left"], state["verdict"]) == (2, 9, None)
     ports = [plan["master"] for plan in launch.all("plan")]
     assert len(set(ports)) == 2
+
+
+def test_a_fault_of_the_launcher_itself_ends_the_run_as_any_other_does(start, tmp_path):
+    without_jinja2 = sitecustomize(tmp_path, "import sys; sys.modules['jinja2'] = None")
+    launch = start("steps=1", PYTHONPATH=without_jinja2)
+    assert launch.finish() == 5
+    assert [event["exit_code"] for event in launch.all("outcome")] == [5]
+    assert (status(launch)["state"], status(launch)["exit_code"]) == ("failed", 5)
+    assert status(launch)["reason"].startswith("fcn-launch itself failed, see its traceback: ModuleNotFound")
+    assert launch.said().startswith("Traceback ")
 
 
 def test_a_rank_that_hangs_is_restarted(start):
