@@ -203,10 +203,10 @@ class _Launch:
         numbers = signals.wait(decision.after_s)
         if numbers:
             number = policy.foremost(numbers)
-            name = signal.Signals(number).name
             if number in policy.PREEMPTING:
+                name = signal.Signals(number).name
                 return End(ExitCode.PREEMPTED, f"{name}: preempted before the next attempt")
-            return End(ExitCode.STOPPED, f"{name}: stopped by the user before the next attempt")
+            return End(ExitCode.STOPPED, f"{policy.stopped_by(number)} before the next attempt")
         return following
 
     def _broken(self, error: Exception) -> ExitCode:

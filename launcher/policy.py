@@ -308,8 +308,14 @@ def _signalled(state: State, number: int) -> Result:
     if state.ending in (None, Ending.PREEMPTED):
         state = replace(state, ending=Ending.STOPPED)
         if state.started and not state.stopping:
-            return _stop(state, Ending.STOPPED, f"{name}: stopped by the user")
+            return _stop(state, Ending.STOPPED, stopped_by(number))
     return _kill(state, f"{name}: stop at once")
+
+
+def stopped_by(number: int) -> str:
+    """What a signal that stops a run means, for a person."""
+    who = "its terminal was closed" if number == signal.SIGHUP else "stopped by the user"
+    return f"{signal.Signals(number).name}: {who}"
 
 
 def foremost(numbers: Sequence[int]) -> int:

@@ -124,6 +124,15 @@ def test_the_user_stops(number):
     assert (actions, outcome(state), verdict(state)) == ([Action.STOP], ExitCode.STOPPED, None)
 
 
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [(INT, "SIGINT: stopped by the user"), (HUP, "SIGHUP: its terminal was closed")],
+)
+def test_it_is_said_who_stopped_it(event, reason):
+    _, (stop,) = decide(after()[0], event)
+    assert stop == Decision(Action.STOP, reason)
+
+
 def test_the_second_ctrl_c_kills_and_the_third_does_nothing():
     state, actions = after(INT, INT, INT, killed_by_us(0, signal.SIGKILL))
     assert (actions, outcome(state)) == ([Action.STOP, Action.KILL], ExitCode.STOPPED)
