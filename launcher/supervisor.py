@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, Tuple
 
 from launcher import host_health, policy
+from launcher.background import within
 from launcher.device_health import DeviceHealth
 from launcher.diagnosis import Failure, report
 from launcher.errors import ExitCode, PreflightError
@@ -18,6 +19,7 @@ from launcher.policy import Action
 from launcher.protocol import VERSION
 
 if TYPE_CHECKING:
+    from launcher.catalogue import Signature
     from launcher.cluster import Cluster
     from launcher.engines.link import AgentLink
     from launcher.inject import Injection
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 STOP_MARGIN_S = 0.3  # for the agent's part of a stop, above the grace; then the lease is taken away
 ERROR_EXIT_S = 0.5  # for a worker that has reported an error to write it to its log and end
 VERDICT_WAIT_S = 1.0  # for the evidence of the other ranks before the first failure is named
+VERDICT_LIMIT_S = 10.0  # for the logs that say more of it; then it is told without
 STACKS_WAIT_S = 15.0  # for the stacks of all ranks, before they are stopped without
 STATUS_EVERY_S = 1.0
 
@@ -58,6 +61,7 @@ class Supervisor:
         self._make_plan: Optional[MakePlan] = None
         self.hosts = Hosts(cluster, attempt.folder, self.loop, self._heard, self._lost, reporter.warn)
         self._named: Optional[Failure] = None  # what was said to have failed first
+        self._is_asking = False  # what is known of who failed first, in a thread
         self._asked: Set[str] = set()  # hosts that are to say when the stacks are taken
         self._stackless: Set[str] = set()  # names of ranks whose stacks are still to come
         self._grace_end: Optional[float] = None  # of the loop's time
@@ -100,7 +104,8 @@ class Supervisor:
             self.loop.close()
         first = policy.verdict(self.state)
         if first is not None and first != self._named:
-            self._tell_verdict(first, self._verdict(first))
+            asked = within(VERDICT_LIMIT_S, lambda: self._verdict(first), None)
+            self._tell_verdict(first, asked or self._report(first))
         return policy.outcome(self.state)
 
     def _signalled(self, signals: Signals) -> None:
@@ -277,7 +282,7 @@ class Supervisor:
             self.reporter.emit("decision", action=decision.action.value, reason=decision.reason)
             self._act(decision.action)
         known = self.state.failures and not self.state.dumping  # or it could not say where the stacks are
-        if known and self._named is None and not self.loop.is_due("verdict"):
+        if known and self._named is None and not self._is_asking and not self.loop.is_due("verdict"):
             self.loop.after(VERDICT_WAIT_S, "verdict", self._name_first_failure)
 
     def _act(self, action: Action) -> None:
@@ -324,22 +329,31 @@ class Supervisor:
     def _name_first_failure(self) -> None:
         first = policy.verdict(self.state)
         if first is not None and first != self._named:
-            self.loop.in_thread(lambda: self._verdict(first), partial(self._tell_verdict, first))
+            self._is_asking = True
+            self.loop.in_thread(lambda: self._verdict(first), partial(self._asked_verdict, first))
+
+    def _asked_verdict(self, first: Failure, fields: Mapping[str, Any]) -> None:
+        self._is_asking = False
+        if first == policy.verdict(self.state):
+            self._tell_verdict(first, fields)
+        else:  # another was seen meanwhile to have come before it
+            self._name_first_failure()
 
     def _verdict(self, first: Failure) -> Mapping[str, Any]:
         """The fields of the verdict; reads logs, which may take long."""
         from launcher.known import known_error  # its imports are not for a start
 
+        return self._report(first, known_error(first, self.attempt.folder))
+
+    def _report(self, first: Failure, known: Optional[Signature] = None) -> Mapping[str, Any]:
         process = self.processes.get(first.name)
         log = None if process is None else str(self.attempt.folder / process.log)
         device = None if process is None else process.device_id
-        known = known_error(first, self.attempt.folder)
         return report(self.state.failures, first, device, log, known)
 
     def _tell_verdict(self, first: Failure, fields: Mapping[str, Any]) -> None:
-        if first != self._named:
-            self._named = first
-            self.reporter.emit("verdict", **fields)
+        self._named = first
+        self.reporter.emit("verdict", **fields)
 
     def _write_status(self) -> None:
         self.reporter.write_status()

@@ -210,16 +210,17 @@ def fill(pipe):
         fcntl.ioctl(pipe, termios.FIONREAD, count)
 
 
-def slow_disk(folder):
-    """An environment in which every fsync waits for as long as there is a file; and the two files' paths."""
+def slow_disk(folder, call="os.fsync"):
+    """An environment in which each such call waits for as long as there is a file; the two files' paths."""
     hold, held = folder / "hold", folder / "held"
     code = (
         "import os, pathlib, time\n"
-        "def fsync(fd):\n"
+        "def wait(*_):\n"
         f"    while os.path.exists({str(hold)!r}):\n"
         f"        pathlib.Path({str(held)!r}).touch()\n"
         "        time.sleep(0.02)\n"
-        "os.fsync = fsync\n"
+        "    return ()\n"
+        f"{call} = wait\n"
     )
     return {"PYTHONPATH": sitecustomize(folder, code)}, hold, held
 
@@ -236,6 +237,42 @@ def test_a_disk_that_stands_still_holds_up_no_stop(start, tmp_path):
     hold.unlink()
     assert launch.finish() == 130
     assert status(launch)["exit_code"] == 130
+
+
+def test_of_a_failure_that_proves_a_consequence_while_its_logs_are_read_no_verdict_is_told(start, tmp_path):
+    code = (
+        "import json, os, signal, time\n"
+        "def fail(text):\n"
+        "    error = {'event': 'error', 'type': 'E', 'message': text, 'traceback': 'E: ' + text}\n"
+        "    os.write(int(os.environ['FCN_STATUS_FD']), json.dumps(error).encode() + b'\\n')\n"
+        "if os.environ['RANK_ID'] == '0': fail('Connection reset by peer'); os._exit(1)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "while not os.path.exists('err'): time.sleep(0.02)\n"
+        "fail('wrong data')\n"
+        "while not os.path.exists('leave'): time.sleep(0.02)\n"
+    )
+    program = tmp_path / "worker.py"
+    program.write_text(code)
+    environment, hold, held = slow_disk(tmp_path, "pathlib.Path.rglob")
+    hold.touch()
+    launch = start(f"worker=-S {program}", grace_s=LONG_S, **environment)
+    until_exists(held)  # what is known of rank 0 is looked for
+    (launch.run / "err").touch()
+    launch.until("error", rank=1)
+    hold.unlink()
+    launch.until("verdict")
+    (launch.run / "leave").touch()
+    launch.finish()
+    assert [verdict["rank"] for verdict in launch.all("verdict")] == [1]
+
+
+@pytest.mark.slow
+def test_a_verdict_whose_logs_can_not_be_read_is_told_without(start, tmp_path):
+    environment, hold, _ = slow_disk(tmp_path, "pathlib.Path.rglob")
+    hold.touch()
+    launch = start("faults=raise@1:0", **environment)
+    assert launch.finish() == 4
+    assert [verdict["what"] for verdict in launch.all("verdict")] == [f"RuntimeError: {TOLD}"]
 
 
 def until_exists(path):
