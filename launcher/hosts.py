@@ -216,4 +216,4 @@ class Hosts:
 
     def _may_hold_leftovers(self, host: str) -> bool:
         link = self.links.get(host)
-        return link is not None and link.facts is not None and not (link.done or link.gave_up)
+        return link is not None and link.may_run and not (link.done or link.gave_up)

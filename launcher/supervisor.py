@@ -192,6 +192,7 @@ class Supervisor:
                 "cwd": str(self.attempt.folder.parent),  # the run directory: every host has it
                 "token": self.hosts.token,
             }
+            link.may_run = True
             link.outbox.put(message)
 
     def _on_started(self, link: AgentLink, message: dict) -> None:

@@ -31,6 +31,7 @@ class AgentLink:
         self.log = log
         self.facts: Optional[dict] = None  # from its hello
         self.has_folder = False  # it has found the run directory
+        self.may_run = False  # it was told to start processes
         self.done = False
         self.clock = Clock()
         self.heard_ns = 0  # by our clock, when it said its last word

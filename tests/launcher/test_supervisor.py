@@ -643,6 +643,16 @@ def test_a_fixed_port_that_is_taken_is_refused_before_anything_starts(start):
     assert [e["exit_code"] for e in journal(launch) if e["event"] == "end"] == [3]
 
 
+def test_a_host_on_which_nothing_was_started_is_not_searched(start, tmp_path):
+    count = ["sh", "-c", f'echo >> {tmp_path}/h1; exec "$@"', "sh"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        launch = start(cluster=hosts(count) + f"master_port: {port}\n")
+        assert launch.finish() == 3
+    assert f"port {port} is in use" in launch.said()
+    assert (tmp_path / "h1").read_text() == "\n"
+
+
 def test_a_run_directory_that_goes_away_does_not_end_the_training(start, tmp_path):
     launch = start("steps=20", "step_s=0.02")
     launch.until_training(2)
