@@ -14,6 +14,7 @@ from launcher.evidence import last_error, one_line
 SAVE_AND_LEAVE = signal.SIGUSR2
 PREEMPTING = (signal.SIGTERM, SAVE_AND_LEAVE)  # for the launcher; other signals stop the run
 PREEMPTED = int(ExitCode.PREEMPTED)  # what a worker exits with when it has saved and left
+DONE = "done"  # the last phase of a worker: its work is done, or saved where it was asked to leave
 SHOWN_NAMES = 8
 
 
@@ -28,8 +29,8 @@ class Started:
 @dataclass(frozen=True)
 class Exited:
     """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before;
-    `unfinished`: it has told of its phases, but not of the last one, "done". `out_of_memory`: whether the
-    kernel killed it for that; None: unknown. `error_ns`: by how much `time_ns` may be wrong."""
+    `phase`: the last that it has told of; None: it tells of none. `out_of_memory`: whether the kernel killed
+    it for that; None: unknown. `error_ns`: by how much `time_ns` may be wrong."""
 
     name: str
     rank: Optional[int]
@@ -39,9 +40,14 @@ class Exited:
     signal: Optional[int] = None
     stopped: bool = False
     tail: Tuple[str, ...] = ()
-    unfinished: bool = False
+    phase: Optional[str] = None
     out_of_memory: Optional[bool] = None
     error_ns: int = 0
+
+    @property
+    def had_done_all(self) -> bool:
+        """Whether a signal ended it after its work, as when a library crashes in the interpreter's exit."""
+        return self.phase == DONE and self.signal is not None
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,9 @@ def decide(state: State, event: Event) -> Result:
 
 
 def _exited(state: State, event: Exited) -> Result:
+    if event.had_done_all:
+        code = PREEMPTED if state.ending is Ending.PREEMPTED else 0
+        event = replace(event, code=code, signal=None)
     state = replace(state, ranks=state.ranks - {event.name}, helpers=state.helpers - {event.name})
     clean = _is_clean(state, event)
     if event.rank is not None and (not clean or event.signal is not None):
@@ -228,7 +237,7 @@ def _is_clean(state: State, event: Exited) -> bool:
     """Whether this end is no failure: done, or told to leave, where SIGUSR2 itself ends who saves nothing."""
     if event.signal is not None:
         return event.signal == SAVE_AND_LEAVE
-    if event.code == 0 and event.unfinished and not event.stopped:
+    if event.code == 0 and event.phase not in (None, DONE) and not event.stopped:
         return False  # the others would wait for it
     return event.code in (0, PREEMPTED)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, T
 from launcher import host_health, policy
 from launcher.background import within
 from launcher.device_health import DeviceHealth
-from launcher.diagnosis import Failure, report
+from launcher.diagnosis import Failure, ended_by, report
 from launcher.errors import ExitCode, PreflightError
 from launcher.hang_watch import HangWatch
 from launcher.hosts import Hosts
@@ -227,16 +227,18 @@ class Supervisor:
         fields = {key: message[key] for key in keys}
         time_ns, error_ns = link.clock.correct(message["time_ns"])
         self.reporter.emit("exit", host=link.host, exit_ns=time_ns, **fields)
-        self._decide(
-            policy.Exited(
-                host=link.host,
-                time_ns=time_ns,
-                error_ns=error_ns,
-                tail=tuple(message["tail"]),
-                unfinished=self.phases.get(message["name"], "done") != "done",
-                **fields,
-            )
+        exited = policy.Exited(
+            host=link.host,
+            time_ns=time_ns,
+            error_ns=error_ns,
+            tail=tuple(message["tail"]),
+            phase=self.phases.get(message["name"]),
+            **fields,
         )
+        if exited.had_done_all and not exited.stopped:
+            what = ended_by(exited.code, exited.signal, exited.out_of_memory)[1]
+            self.reporter.warn(f"{exited.name}: {what}, with its work done and saved: nothing is lost")
+        self._decide(exited)
 
     def _on_probe(self, link: AgentLink, message: dict) -> None:
         self.hangs.seen(link.host, message["processes"])

@@ -460,14 +460,30 @@ def test_nothing_failed():
 
 
 def test_a_rank_that_leaves_with_code_0_before_its_work_is_done_has_failed():
-    state, actions = after(Exited("rank-00", 0, "h1", 1, code=0, unfinished=True))
+    state, actions = after(Exited("rank-00", 0, "h1", 1, code=0, phase="train"))
     assert actions == [Action.STOP]
     assert verdict(state).what == "exit code 0, before its work was done"
     assert remedy(verdict(state)).startswith("find what ends the program")
 
 
+def crashed_at_exit(rank, phase="done"):
+    return Exited(f"rank-{rank:02}", rank, "h1", 1, signal=signal.SIGSEGV, phase=phase)
+
+
+def test_a_rank_that_crashes_after_its_work_is_done_has_done_it():
+    state, actions = after(crashed_at_exit(0), ended(1, 0), ended(2, 0))
+    assert (actions, outcome(state), verdict(state)) == ([], ExitCode.DONE, None)
+    assert verdict(after(crashed_at_exit(0, "train"))[0]).rank == 0
+
+
+def test_a_rank_that_has_saved_and_crashes_at_its_exit_has_left():
+    state, actions = after(TERM, crashed_at_exit(0), ended(1, 75), ended(2, 75))
+    assert (actions, outcome(state)) == ([Action.PREEMPT], ExitCode.PREEMPTED)
+    assert has_saved(state)
+
+
 def test_a_rank_that_answers_a_stop_with_code_0_has_not():
     state, _ = after(
-        Signalled(signal.SIGINT), Exited("rank-00", 0, "h1", 1, code=0, stopped=True, unfinished=True)
+        Signalled(signal.SIGINT), Exited("rank-00", 0, "h1", 1, code=0, stopped=True, phase="train")
     )
     assert not state.failures

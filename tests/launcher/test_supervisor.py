@@ -106,6 +106,22 @@ def test_a_worker_that_raises_is_named_with_its_reason_and_its_last_lines(start)
     assert [(e["action"], "rank 1" in e["reason"]) for e in stops] == [("wait", True), ("stop", True)]
 
 
+CRASHES_AT_EXIT = """
+import os, signal
+os.write(int(os.environ["FCN_STATUS_FD"]), b'{"event": "phase", "phase": "done"}' + bytes([10]))
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_crash_after_all_work_is_done_is_a_warning(start, tmp_path):
+    (tmp_path / "worker.py").write_text(CRASHES_AT_EXIT)
+    launch = start(f"worker=-S {tmp_path}/worker.py", devices=1)
+    assert launch.finish() == 0
+    assert not launch.all("verdict")
+    (warning,) = launch.all("warning")
+    assert warning["text"].startswith("rank-00: killed by SIGSEGV (native code crashed), with its work done")
+
+
 def test_the_verdict_on_an_error_that_is_known_has_its_cause_and_what_to_do(start):
     line = "[ERROR] HCCP(7,python):2026-11-23-10:00:00.000.000 [x.cc:1]EJ0001: Failed to initialize."
     launch = start(*FOREVER, f"say={line}\\n", "inject=crash@2:1")
