@@ -11,7 +11,7 @@ from launcher import host_health, policy
 from launcher.background import within
 from launcher.device_health import DeviceHealth
 from launcher.diagnosis import Failure, ended_by, report
-from launcher.errors import ExitCode, PreflightError
+from launcher.errors import ExitCode, LaunchError, PreflightError
 from launcher.hang_watch import HangWatch
 from launcher.hosts import Hosts
 from launcher.loop import Loop
@@ -97,7 +97,7 @@ class Supervisor:
             self.loop.in_thread(planner, self._on_planner)
             self._write_status()
             while not self.hosts.have_ended:
-                self.loop.wait()
+                self._wait()
                 self.hosts.flush()
         finally:
             self.hosts.close()
@@ -107,6 +107,14 @@ class Supervisor:
             asked = within(VERDICT_LIMIT_S, lambda: self._verdict(first), None)
             self._tell_verdict(first, asked or self._report(first))
         return policy.outcome(self.state)
+
+    def _wait(self) -> None:
+        try:
+            self.loop.wait()
+        except LaunchError:
+            if self.state.ending is None:
+                raise
+            # nothing is started any more, so that nothing is refused: the first reason stands
 
     def _signalled(self, signals: Signals) -> None:
         for number in signals.read():

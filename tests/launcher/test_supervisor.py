@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -30,8 +31,15 @@ from launching import (
 )
 
 from launcher.agent import processes
+from launcher.cluster import load_cluster
+from launcher.console import Console
 from launcher.engines.link import EXIT_LIMIT_S
+from launcher.errors import PreflightError
 from launcher.protocol import LEASE_S, SILENCE_S
+from launcher.reporter import Reporter
+from launcher.run import Run
+from launcher.signals import Signals
+from launcher.supervisor import Supervisor
 
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
 TOLD = "this rank was told to fail (--inject raise)"
@@ -137,6 +145,23 @@ def test_exit_codes_and_signals_have_their_own_exit_codes(start, fault, code):
     launch = start(*FOREVER, f"inject={fault}@2:0")
     assert launch.finish() == code
     assert status(launch)["verdict"]["rank"] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_counts_though_the_machines_then_turn_out_not_to_be_ready(tmp_path, number, code):
+    (tmp_path / "here.yaml").write_text(LOCAL_CLUSTER.format(devices=1, grace_s=1))
+    cluster = load_cluster(str(tmp_path / "here.yaml"))
+    run = Run.create(tmp_path / "runs", cluster, "train", [])
+
+    def plan(facts):
+        os.kill(os.getpid(), number)
+        while supervisor.state.ending is None:
+            os.sched_yield()
+        raise PreflightError("not ready")
+
+    with Signals() as signals, contextlib.closing(Reporter(run, Console())) as reporter:
+        supervisor = Supervisor(run.new_attempt(), cluster, reporter)
+        assert supervisor.supervise(lambda: plan, signals) == code
 
 
 def test_what_does_not_end_in_the_grace_is_killed(start):
