@@ -13,7 +13,7 @@ from launcher.doctor.check import Request, View
 from launcher.doctor.links import ring
 from launcher.doctor.ports import wanted
 from launcher.engines import ENGINES
-from launcher.engines.link import FIRST_PINGS, AgentLink
+from launcher.engines.link import EXIT_LIMIT_S, FIRST_PINGS, AgentLink
 from launcher.errors import PreflightError
 
 if TYPE_CHECKING:
@@ -82,12 +82,16 @@ class _Round:
                     if key.data.ended or key.data.done:
                         selector.unregister(key.fd)
         for link in self.links:
+            link.release()
+        end = time.monotonic() + EXIT_LIMIT_S  # for all together
+        for link in self.links:
+            left_s = max(0.0, end - time.monotonic())
             if not link.done:
-                why = link.reason() if link.ended else f"no answer within {LIMIT_S:g} s"
+                why = link.reason(left_s) if link.ended else f"no answer within {LIMIT_S:g} s"
                 self._nothing_of(link.host, f"{why}; {link.by_hand}")
             if link.clock.best is not None and self.facts[link.host]:  # a pong alone tells nothing
                 self.facts[link.host]["clock"] = link.clock.best.offset_ns / 1e9
-            link.close()
+            link.close(max(0.0, end - time.monotonic()))
         return View(self.cluster, self.facts, self.unknown)
 
     def _listen(self, link: AgentLink) -> None:

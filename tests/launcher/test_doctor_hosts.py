@@ -7,12 +7,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from launching import REPOSITORY, closing, environment
 from simulated_servers import SimulatedServer, cluster_file, make
+
+from launcher.engines.link import EXIT_LIMIT_S
 
 DATA = "/proc/self/cwd/voc.mindrecord"  # each host has its own there
 
@@ -169,6 +172,19 @@ def test_twenty_faults_on_eight_servers_are_found_each_with_its_culprit(
     assert all(f["causes"] and f["remedy"] for f in findings(done))
     assert done.returncode == 3
     print(f"{len(injected)} faults on 8 servers: all found in {json.loads(done.stdout)['seconds']} s")
+
+
+def test_many_ways_that_end_without_their_processes_are_awaited_together(tmp_path: Path) -> None:
+    prefix = ["sh", "-c", "exec >&-; exec sleep 600"]
+    hosts = [
+        {"name": f"h{n}", "address": f"127.0.0.{n}", "devices": 1, "prefix": prefix} for n in range(1, 31)
+    ]
+    path = tmp_path / "cluster.yaml"
+    path.write_text(json.dumps({"device_kind": "cpu", "engine": "exec", "hosts": hosts}))
+    began = time.monotonic()
+    done = doctor(tmp_path, path)
+    assert time.monotonic() - began < len(hosts) * EXIT_LIMIT_S  # one after the other
+    assert done.returncode == 3 and "and 22 more: its output ended; try" in done.stdout
 
 
 def test_a_server_that_cannot_be_reached_and_one_that_hangs_are_told(tmp_path: Path) -> None:
