@@ -7,7 +7,6 @@ To the agent (`op`), on its stdin, whose end is the end of the lease:
              token
     ping     id; answered by `pong`
     signal   rank (None: every rank), signal: number; to the main process of the rank alone
-    control  rank (None: every rank), message: {...}; a line for FCN_CONTROL_FD, at most 4096 bytes
     probe    answered by `probe`
     stacks   first: whose stack matters most; all stacks go to the logs; answered by `stacks`
     stop     grace_s; SIGTERM to the process groups, after the grace SIGKILL to everything; 0 kills at once
@@ -50,7 +49,6 @@ LISTEN_S = 2 * PING_S  # what it then gives the other to be heard, before it tak
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 16 << 20  # more without a newline is not a message
 MAX_PENDING_BYTES = 8 << 20  # above it what may be lost (progress) is dropped: a stuck reader costs no memory
-CONTROL_BYTES = 4096  # PIPE_BUF: a write up to this size to a non-blocking pipe is whole or refused
 NOISE_LINES = 20
 
 

@@ -147,12 +147,6 @@ def wait_for_disk(step: int) -> None:
             os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=opened), 0)
 
 
-def listen() -> None:
-    """Says back the first line of the control pipe."""
-    with os.fdopen(int(os.environ["FCN_CONTROL_FD"])) as control:
-        send("metric", heard=json.loads(control.readline()))
-
-
 def train(steps: int) -> None:
     collective = Collective() if "collective" in SETTINGS and SIZE > 1 else None
     noise = Noise() if "noise" in SETTINGS else None
@@ -215,8 +209,6 @@ def main() -> None:
     text = SETTINGS.get("say", f"rank {RANK} begins\n").encode().decode("unicode_escape")
     os.write(1, text.encode("latin-1"))
     send("phase", phase="train")
-    if SETTINGS.get("listen"):
-        listen()
     order_fault()
     try:
         train(int(number("steps", 3)))

@@ -68,7 +68,6 @@ class Agent:
             "start": self._op_start,
             "ping": self._op_ping,
             "signal": self._op_signal,
-            "control": self._op_control,
             "probe": self._op_probe,
             "stacks": self._op_stacks,
             "stop": self._op_stop,
@@ -197,10 +196,6 @@ class Agent:
         for child in self._ranks(message["rank"]):
             child.process.send_signal(message["signal"])
         self._finish_if_idle()
-
-    def _op_control(self, message: dict) -> None:
-        for child in self._ranks(message["rank"]):
-            child.send(message["message"])
 
     def _op_probe(self, message: dict) -> None:
         from launcher.agent import probe

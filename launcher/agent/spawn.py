@@ -1,15 +1,14 @@
-"""Starting one process of the plan: its environment, its log, its two pipes, its process group."""
+"""Starting one process of the plan: its environment, its log, its status pipe, its process group."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 
 from launcher import logfile, open_files
 from launcher.agent import processes
 from launcher.background import within
-from launcher.protocol import CONTROL_BYTES, Inbox, encode
+from launcher.protocol import Inbox
 
 # What an outer launch, an earlier one or a scheduler left in the environment. A worker that finds another
 # job's rank or address in it joins the wrong job, or waits for ever.
@@ -22,32 +21,23 @@ STALE_NAMES = ("DEVICE_ID", "ASCEND_DEVICE_ID", "ASCEND_RT_VISIBLE_DEVICES", "MI
 
 TAIL_LINES = 120  # MindSpore puts seventy around the one that tells the reason
 TAIL_LIMIT_S = 2.0  # for the file system of the logs; pings are answered late, and not too late
-FILES = 3  # that the agent has open for each process: its two pipes and its pidfd
+FILES = 2  # that the agent has open for each process: its status pipe and its pidfd
 
 
 class Child:
     """A started process; `stopped` once a stop has reached it, `ended` once its exit is reported, `has_erred`
     once it has told of an exception that ends it."""
 
-    def __init__(self, plan: dict, log: str, process: subprocess.Popen, status: int, control: int) -> None:
+    def __init__(self, plan: dict, log: str, process: subprocess.Popen, status: int) -> None:
         self.name: str = plan["name"]
         self.rank: int | None = plan["rank"]
         self.log = log
         self.process = process
         self.status = Inbox(status)
-        self.control = control
         self.stopped = False
         self.ended = False
         self.has_erred = False
         self.hung_up_ns: int | None = None  # when its status pipe was closed, which its death does too
-
-    def send(self, message: dict) -> None:
-        """A line for the worker's control pipe. One that does not read it, or is gone, misses it."""
-        line = encode(message)
-        if len(line) > CONTROL_BYTES:
-            raise ValueError(f"control message for {self.name} is longer than {CONTROL_BYTES} bytes")
-        with contextlib.suppress(OSError):
-            os.write(self.control, line)
 
     def tail(self) -> list[str] | None:
         """The last lines of its log; None where the file system hangs."""
@@ -55,7 +45,6 @@ class Child:
 
     def close(self) -> None:
         os.close(self.status.fd)
-        os.close(self.control)
 
 
 def environment(own: dict[str, str], token: str) -> dict[str, str]:
@@ -82,7 +71,6 @@ def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
     agent = os.getpid()
     log = f"{log_dir}/{plan['log']}"
     status_read, status_write = os.pipe()
-    control_read, control_write = os.pipe()
 
     def prepare() -> None:
         os.setpgid(0, 0)
@@ -91,8 +79,7 @@ def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
         if plan.get("cpus"):
             _bind(plan["cpus"])
 
-    env = environment(plan["env"], token)
-    env.update(FCN_STATUS_FD=str(status_write), FCN_CONTROL_FD=str(control_read))
+    env = {**environment(plan["env"], token), "FCN_STATUS_FD": str(status_write)}
     log_file = -1
     try:
         log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -103,17 +90,15 @@ def spawn(plan: dict, log_dir: str, cwd: str, token: str) -> Child:
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            pass_fds=(status_write, control_read),
+            pass_fds=(status_write,),
             preexec_fn=prepare,
         )
     except BaseException:
         os.close(status_read)
-        os.close(control_write)
         raise
     finally:
-        for fd in (status_write, control_read, log_file):
+        for fd in (status_write, log_file):
             if fd >= 0:
                 os.close(fd)
     os.set_blocking(status_read, False)
-    os.set_blocking(control_write, False)
-    return Child(plan, log, process, status_read, control_write)
+    return Child(plan, log, process, status_read)

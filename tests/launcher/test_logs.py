@@ -145,10 +145,9 @@ def test_following_goes_on_with_the_next_attempt(tmp_path):
 
 def test_following_ends_with_the_run(tmp_path):
     with closing() as made:
-        launch = Launch(tmp_path, LOCAL_CLUSTER.format(devices=2, grace_s=5), "steps=1", "listen=1")
+        launch = Launch(tmp_path, LOCAL_CLUSTER.format(devices=2, grace_s=5), "phase=data:1:600")
         made.append(launch)
         launch.until_training(2)
-        # it is in `listen` for ever: nobody writes to the control pipe
         follower = follow(launch)
         shown = sorted(follower.stdout.readline() for _ in range(2))
         with (launch.attempt / "rank-01.log").open("a") as log:
