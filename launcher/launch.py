@@ -182,13 +182,13 @@ class _Launch:
                 self.reporter.warn(str(warning))
             known = {host: HostFacts.from_dict(fact) for host, fact in facts.items()}
             made = make_plan(used, job, known, attempt.number, self.ports)
+            if attempt.number == 1:
+                made = replace(made, notes=(*made.notes, *reserve_notes(self.cluster)))
             if self.injection is not None:
                 made = self.injection.into(made)
             if made.master_port is not None:
                 self.ports.append(made.master_port)
             write_plan(made, attempt.plan_folder)
-            notes = [*made.notes, *(reserve_notes(self.cluster) if attempt.number == 1 else ())]
-            self.reporter.emit("plan", **{**_summary(made), "notes": notes})
             return made
 
         return plan
@@ -224,14 +224,3 @@ class _Launch:
         self.reporter.emit("end", state=state, exit_code=int(end.exit_code), reason=reason)
         self.reporter.write_status()
         return end.exit_code
-
-
-def _summary(plan: Plan) -> dict:
-    master = f"{plan.master_address}:{plan.master_port}" if plan.master_address else None
-    return {
-        "world_size": plan.world_size,
-        "hosts": list(dict.fromkeys(process.host for process in plan.processes)),
-        "rendezvous": plan.rendezvous,
-        "master": master,
-        "notes": list(plan.notes),
-    }

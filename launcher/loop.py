@@ -6,7 +6,7 @@ import os
 import selectors
 import threading
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 from launcher.protocol import FROZEN_S
 
@@ -17,6 +17,7 @@ class Loop:
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
         self._timers: Dict[str, Tuple[float, Callable[[], None]]] = {}
+        self._ears: Set[int] = set()  # the ends of pipes at which threads are awaited
         self._frozen_s = 0.0
 
     def now(self) -> float:
@@ -47,7 +48,7 @@ class Loop:
     def in_thread(self, function: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Calls a function that may block in a thread, and `then` with its result.
 
-        What the function raises, `wait` raises.
+        What the function raises, `wait` raises. What it finds after `close` is dropped.
         """
         read, write = os.pipe()
         results: List[Any] = []
@@ -63,11 +64,13 @@ class Loop:
 
         def ended() -> None:
             self.forget(read)
+            self._ears.remove(read)
             os.close(read)
             if errors:
                 raise errors[0]
             then(results[0])
 
+        self._ears.add(read)
         self.listen(read, ended)
         threading.Thread(target=work, daemon=True).start()
 
@@ -94,3 +97,5 @@ class Loop:
 
     def close(self) -> None:
         self.selector.close()
+        for fd in self._ears:
+            os.close(fd)

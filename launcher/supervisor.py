@@ -183,6 +183,7 @@ class Supervisor:
     def _start_processes(self, plan: Plan) -> None:
         if self.state.ending is not None:
             return
+        self.reporter.emit("plan", **_summary(plan))
         self.processes = {process.name: process for process in plan.processes}
         if self.injection is not None:
             self._taken_port = self.injection.take_port(plan)  # held for as long as this object lives
@@ -369,3 +370,14 @@ class Supervisor:
     def _write_status(self) -> None:
         self.reporter.write_status()
         self.loop.after(STATUS_EVERY_S, "status", self._write_status)
+
+
+def _summary(plan: Plan) -> Dict[str, Any]:
+    master = f"{plan.master_address}:{plan.master_port}" if plan.master_address else None
+    return {
+        "world_size": plan.world_size,
+        "hosts": list(dict.fromkeys(process.host for process in plan.processes)),
+        "rendezvous": plan.rendezvous,
+        "master": master,
+        "notes": list(plan.notes),
+    }

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from launching import environment
@@ -36,6 +38,22 @@ def test_what_a_thread_has_found_out_comes_back_and_so_does_its_error():
     with pytest.raises(ZeroDivisionError):
         loop.wait()
     loop.close()
+
+
+def test_who_waits_for_a_thread_no_more_keeps_no_descriptor_of_it():
+    before, found, ended = open_descriptors(), [], threading.Event()
+    loop = Loop()
+    loop.in_thread(ended.wait, found.append)
+    loop.close()
+    assert len(open_descriptors()) == len(before) + 1  # the thread's own
+    ended.set()
+    while open_descriptors() != before:
+        time.sleep(0.01)
+    assert not found
+
+
+def open_descriptors():
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def test_the_time_in_which_it_was_stopped_does_not_count():

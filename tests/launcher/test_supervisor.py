@@ -316,6 +316,23 @@ def test_a_verdict_whose_logs_can_not_be_read_is_told_without(start, tmp_path):
     assert [verdict["what"] for verdict in launch.all("verdict")] == [f"RuntimeError: {TOLD}"]
 
 
+def test_a_plan_that_comes_too_late_is_not_told_of_the_next_attempt(start, tmp_path):
+    environment, hold, _ = slow_disk(tmp_path)
+    launch = start(*FOREVER, "max_restarts=3", "first_wait_s=0.01", devices=1, **environment)
+    launch.until_training(1)
+    hold.touch()
+    os.kill(launch.all("started")[0]["pid"], signal.SIGKILL)
+    launch.until("attempt", attempt=2)
+    until_exists(launch.run / "attempt-002" / f".plan.{launch.process.pid}.tmp")
+    os.kill(guard(launch), signal.SIGKILL)
+    launch.until("attempt", attempt=3)
+    hold.unlink()
+    launch.until("started")
+    launch.signal(signal.SIGINT)
+    assert launch.finish() == 130
+    assert [plan["attempt"] for plan in launch.all("plan")] == [1, 3]
+
+
 def until_exists(path):
     end = time.monotonic() + LIMIT_S
     while not path.exists():
