@@ -286,11 +286,12 @@ def test_of_a_failure_that_proves_a_consequence_while_its_logs_are_read_no_verdi
         "def fail(text):\n"
         "    error = {'event': 'error', 'type': 'E', 'message': text, 'traceback': 'E: ' + text}\n"
         "    os.write(int(os.environ['FCN_STATUS_FD']), json.dumps(error).encode() + b'\\n')\n"
-        "if os.environ['RANK_ID'] == '0': fail('Connection reset by peer'); os._exit(1)\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "while not os.path.exists('err'): time.sleep(0.02)\n"
-        "fail('wrong data')\n"
-        "while not os.path.exists('leave'): time.sleep(0.02)\n"
+        "def wait_for(name):\n"
+        "    while not os.path.exists(name): time.sleep(0.02)\n"
+        "if os.environ['RANK_ID'] == '0':\n"
+        "    wait_for('ignores'); fail('Connection reset by peer'); os._exit(1)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); open('ignores', 'w')\n"
+        "wait_for('err'); fail('wrong data'); wait_for('leave')\n"
     )
     program = tmp_path / "worker.py"
     program.write_text(code)
