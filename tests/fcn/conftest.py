@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import sys
 from itertools import count
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # as the launcher sets it, before MindSpore is imported
 os.environ.setdefault("GLOG_v", "3")
+if sys.argv[0] == "-c":  # a process of pytest-xdist; MindSpore's compile cache reads the program's file
+    sys.argv[0] = __file__
 
 import pytest  # noqa: E402
 

@@ -347,7 +347,7 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
         assert (
             taken["port"] == port
             and taken["listens"]
-            and "pytest" in taken["owner"]
+            and f"process {os.getpid()} (" in taken["owner"]
             and "of user " in taken["owner"]
         )
         assert ports.gather_ports(Request(address="127.0.0.8", ports=(port,))) == []
