@@ -23,11 +23,16 @@ def places(trainer, *leave_out):
 
 def test_compile_lasts_to_the_end_of_the_first_step_and_a_save_leads_back_to_train(make_trainer):
     _, trainer = run(make_trainer, "train_epochs=3", "save_steps=2")
-    assert places(trainer) == [
+    told = places(trainer)
+    assert "save@3" in told
+    assert [
+        event for event in told if not event.startswith("save@")
+    ] == [  # repeated as bytes are written
         "gather@0",  # the ranks agree on the checkpoint to go on from
         *("compile", "data@1", "step@1", "=1", "train"),
-        *("data@2", "step@2", "=2", "save", "save@2", "train"),
-        *("data@3", "step@3", "=3", "save", "save@3", "train"),
+        *("data@2", "step@2", "=2", "save", "train"),
+        *("data@3", "step@3", "=3", "save", "train"),
+        *("save", "train"),  # the last one is waited for
     ]
 
 
