@@ -25,9 +25,7 @@ def test_compile_lasts_to_the_end_of_the_first_step_and_a_save_leads_back_to_tra
     _, trainer = run(make_trainer, "train_epochs=3", "save_steps=2")
     told = places(trainer)
     assert "save@3" in told
-    assert [
-        event for event in told if not event.startswith("save@")
-    ] == [  # repeated as bytes are written
+    assert [event for event in told if not event.startswith("save@")] == [  # repeated as bytes are written
         "gather@0",  # the ranks agree on the checkpoint to go on from
         *("compile", "data@1", "step@1", "=1", "train"),
         *("data@2", "step@2", "=2", "save", "train"),
