@@ -261,3 +261,23 @@ def closing() -> Iterator[List[Any]]:
     finally:
         for thing in made:
             thing.end()
+
+
+def hosts(prefix1=(), prefix2=(), grace_s=10.0):
+    return TWO_HOSTS.format(
+        prefix1=json.dumps(["env", "PLACE=h1", *prefix1]),
+        prefix2=json.dumps(["env", "PLACE=h2", *prefix2]),
+        grace_s=grace_s,
+    )
+
+
+def status(launch):
+    return json.loads((launch.run / "status.json").read_text())
+
+
+def journal(launch):
+    return [json.loads(line) for line in (launch.run / "events.jsonl").read_text().splitlines()]
+
+
+def guard(launch):
+    return next(p.pid for p in processes.descendants(launch.process.pid) if p.parent == launch.process.pid)
