@@ -15,7 +15,8 @@ RANKS = ((3, 2), (0, 1))  # of each host's devices
 
 
 @pytest.fixture
-def network(tmp_path):
+def network(tmp_path, monkeypatch):
+    monkeypatch.delenv("GLOG_v", raising=False)  # set by the trainer's tests; hides what is looked for
     hosts = Hosts(2, tmp_path)
     yield hosts
     hosts.end()
