@@ -28,7 +28,6 @@ class RankRules(Reader):
         super().__init__()
         self.chip = chip
         self.local_ids: Dict[Tuple[str, int], Where] = {}  # of a server, which its lowest layer names
-        self.addresses_seen: Dict[str, Where] = {}
 
     def check(self, values: Values) -> List[Problem]:
         version = self.text(values, "version", ())

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Callable
 
-from launching import FOREVER
+from launching import STUBBORN
 from programs import OURS, PEERS, Job, job
 from row import Broken, Figures, Row
 
@@ -18,7 +18,6 @@ from launcher.agent import processes
 RANKS = 4
 LIMIT_S = 2.0
 GRACE_S = 0.5
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
 KILLED = ("launcher", "agent", "guard")
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 130}  # and the exit code that each has
 

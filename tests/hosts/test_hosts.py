@@ -6,13 +6,11 @@ import json
 import signal
 
 import pytest
-from launching import FOREVER, Launch, closing, wait_dead
+from launching import STUBBORN, Launch, closing, wait_dead
 from simulated import Hosts, shifted_clock, why_not
 
 MISSING = why_not()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
 
 
 @pytest.fixture

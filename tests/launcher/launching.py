@@ -22,6 +22,8 @@ LIGHT_LAUNCH = REPOSITORY / "tests" / "light_launch.py"
 WAKE_S = 0.005  # others may see a death a moment before the kernel wakes who waits for it
 LIMIT_S = 40.0  # for an event that has to come, on a busy machine; reached only by a failing test
 FOREVER = ("steps=100000", "step_s=0.02")
+STUBBORN = (*FOREVER, "term=ignore", "children=1")
+LONG_S = 60  # a grace that a test would notice
 
 LOCAL_CLUSTER = """
 device_kind: cpu

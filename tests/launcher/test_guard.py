@@ -9,12 +9,20 @@ import sys
 import time
 
 import pytest
-from launching import FOREVER, AgentProcess, closing, environment, light, only_child, until_gone, wait_dead
+from launching import (
+    FOREVER,
+    STUBBORN,
+    AgentProcess,
+    closing,
+    environment,
+    light,
+    only_child,
+    until_gone,
+    wait_dead,
+)
 
 from launcher.agent import processes
 from launcher.protocol import FROZEN_S
-
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import pytest
 from launching import (
     FOREVER,
     LOCAL_CLUSTER,
+    LONG_S,
+    STUBBORN,
     hosts,
     journal,
     only_child,
@@ -26,9 +28,6 @@ from launching import (
 from launcher.agent import processes
 from launcher.engines.link import EXIT_LIMIT_S
 from launcher.protocol import LEASE_S, SILENCE_S
-
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
-LONG_S = 60  # a grace that a test would notice
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import pytest
 from launching import (
     FOREVER,
     LIMIT_S,
+    LONG_S,
+    STUBBORN,
     guard,
     hosts,
     only_child,
@@ -26,10 +28,8 @@ from launching import (
 from launcher.agent import processes
 from launcher.protocol import LEASE_S, SILENCE_S
 
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
 TOLD = "this rank was told to fail (--inject raise)"
 F_SETPIPE_SZ = 1031  # fcntl has a name for it from Python 3.10 on
-LONG_S = 60  # a grace that a test would notice
 
 
 def test_a_stuck_agent_does_not_hold_up_a_stop(start):

@@ -13,6 +13,8 @@ import pytest
 from launching import (
     FOREVER,
     LOCAL_CLUSTER,
+    LONG_S,
+    STUBBORN,
     guard,
     hosts,
     journal,
@@ -30,9 +32,7 @@ from launcher.run import Run
 from launcher.signals import Signals
 from launcher.supervisor import Supervisor
 
-STUBBORN = (*FOREVER, "term=ignore", "children=1")
 TOLD = "this rank was told to fail (--inject raise)"
-LONG_S = 60  # a grace that a test would notice
 
 
 def test_a_run_to_its_end(start):
