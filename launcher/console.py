@@ -147,14 +147,14 @@ def _step(event: Event) -> str:
     if event.get("skipped_steps"):
         text += f", {event['skipped_steps']} skipped"
     rate = event.get("images_per_s")
-    if not rate:
-        return text
-    text += f", {rate:.4g} images/s"
-    if event.get("step_s"):
-        text += f", data {event['data_s'] / event['step_s']:.0%}"
+    if rate:
+        text += f", {rate:.4g} images/s"
+        if event.get("step_s"):
+            text += f", data {event['data_s'] / event['step_s']:.0%}"
     if total:
-        left_s = (total - event["step"]) * event["samples"] / rate
-        text += f", {event['step']}/{total}, {duration(left_s)} left"
+        text += f", {event['step']}/{total}"
+    if rate and total:
+        text += f", {duration((total - event['step']) * event['samples'] / rate)} left"
     return text
 
 

@@ -44,7 +44,7 @@ class Reporter:
         self._lock = threading.Lock()  # of what follows: the plan is made and reported by a thread
         self._attempt = 0
         self._status = Status()
-        self._rate = Rate()
+        self._rates: Dict[str, Rate] = {}  # of this attempt, by event
         self._predicted = 0  # images of this evaluation
         self._status_is_old = True
         self._newest: Optional[Dict[str, Any]] = None  # of the status, until it is written
@@ -63,7 +63,7 @@ class Reporter:
     def begin(self, attempt: int, **fields: Any) -> None:
         """The event `attempt`: the ones after it are of this attempt, whose number counts from 1."""
         self._attempt = attempt
-        self._rate = Rate()
+        self._rates = {"step": Rate(), "eval": Rate()}
         self.emit("attempt", **fields)
 
     def emit(self, event: str, **fields: Any) -> Dict[str, Any]:
@@ -83,10 +83,11 @@ class Reporter:
         if kind not in FREQUENT_EVENTS or rank == 0:
             fields = {**data, "name": message["name"], "rank": rank, "host": host}
             if kind == "phase" and rank == 0:
-                self._rate = Rate()  # what comes between two steps is not training
+                for rate in self._rates.values():
+                    rate.pause()  # what comes between two steps is not training
                 self._predicted = 0
-            if kind in ("step", "eval"):
-                fields["images_per_s"] = self._rate.add(message["time_ns"], self._images(data))
+            if kind in self._rates:
+                fields["images_per_s"] = self._rates[kind].add(message["time_ns"], self._images(data))
             self._record(kind, fields)
         return True
 

@@ -15,15 +15,20 @@ class Rate:
     """Images per second over the last steps, from the times at which rank 0 reported them."""
 
     def __init__(self) -> None:
-        self._steps: Deque[Tuple[int, int]] = deque(maxlen=RATE_STEPS + 1)  # (time_ns, images of that step)
+        self._steps: Deque[Tuple[int, int]] = deque(maxlen=RATE_STEPS)  # (ns it took, images) of each
+        self._last_ns: Optional[int] = None
 
     def add(self, time_ns: int, images: int) -> Optional[float]:
         """Images per second, all ranks together; None until there is an interval to measure."""
-        self._steps.append((time_ns, images))
-        elapsed_ns = self._steps[-1][0] - self._steps[0][0]
-        if elapsed_ns <= 0:
-            return None
-        return sum(images for _, images in list(self._steps)[1:]) / elapsed_ns * 1e9
+        if self._last_ns is not None:
+            self._steps.append((time_ns - self._last_ns, images))
+        self._last_ns = time_ns
+        elapsed_ns = sum(elapsed for elapsed, _ in self._steps)
+        return sum(images for _, images in self._steps) / elapsed_ns * 1e9 if elapsed_ns > 0 else None
+
+    def pause(self) -> None:
+        """Something else follows: what passes until the next step is not counted."""
+        self._last_ns = None
 
 
 class Status:

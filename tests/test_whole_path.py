@@ -265,8 +265,10 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_training(data, tmp_pat
     disk = Path(f"/proc/{process.pid}/root{tmp_path}")  # as the namespace has it
     try:
         wait_for_step(process, 12)
-        fill(disk / "ballast")
-        told = next(line for line in process.stdout if line.startswith("warning: ") and "not saved" in line)
+        for told in process.stdout:
+            if told.startswith("warning: ") and "not saved" in told:
+                break
+            fill(disk / "ballast")  # again and again: a save under way ends well, and deletes an older one
         (disk / "ballast").unlink()
         last = [line for line in process.stdout if line.startswith("checkpoint: ")][-1]
         assert process.wait(END_S) == 0
@@ -280,7 +282,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_training(data, tmp_pat
 
 def fill(ballast):
     """Take all the room that there is, but for what logs need."""
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+    with ballast.open("ab", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
     os.truncate(ballast, ballast.stat().st_size - 100_000)
@@ -294,7 +296,7 @@ def started(data, folder, save_steps=1_000_000):
 def wait_for_step(process, number):
     deadline = time.monotonic() + END_S
     for line in process.stdout:
-        found = re.search(r", (\d+)/\d+, ", line)
+        found = re.search(r", (\d+)/\d+\b", line)
         if found and int(found.group(1)) >= number:
             return
         assert time.monotonic() < deadline

@@ -34,3 +34,25 @@ def test_what_is_not_whole_is_left_out(tmp_path: Path, data: Dict[str, Any], is_
         reporter.begin(1, run="x", hosts=["here"], restarts_left=0)
         message = {"event": "status", "name": "rank-00", "rank": 0, "time_ns": 1, "data": data}
         assert reporter.worker(message, "here") is is_whole
+
+
+def test_a_save_between_two_steps_does_not_count_as_training(tmp_path: Path) -> None:
+    """10 images of every second; a save of 100 s after the second step."""
+    stream = io.StringIO()
+    with closing(Console(stream)) as console, closing(Reporter(Run(tmp_path), console)) as reporter:
+        reporter.begin(1, run="x", hosts=["here"], restarts_left=0)
+        reporter.emit("started", name="rank-00", rank=0, host="here", device=0, pid=1)
+
+        def say(second: int, **data: Any) -> None:
+            time_ns = second * 10**9
+            message = {"event": "status", "name": "rank-00", "rank": 0, "time_ns": time_ns, "data": data}
+            assert reporter.worker(message, "here")
+
+        for step, second in enumerate((0, 1, 101, 102), start=1):
+            say(second, event="step", step=step, samples=10, loss=1.0, lr=0.1, total_steps=9)
+            if step == 2:
+                say(1, event="phase", phase="save")
+                say(100, event="phase", phase="train")
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("epoch")]
+    assert lines[0].endswith("lr 0.1, 1/9")
+    assert lines[-1].endswith("lr 0.1, 10 images/s, 4/9, 5s left")
