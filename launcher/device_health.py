@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from launcher.plan import Process
     from launcher.reporter import Reporter
 
-SICK = ("Alarm", "Critical")
+SICK = ("Alarm", "Critical", "UNKNOWN")  # the last of a device that is gone, or not started
 JOURNAL_EVERY_S = 60.0
 FIGURES = ("health", "temp_c", "power_w", "hbm_used_mb", "hbm_mb", "aicore")
 

@@ -119,7 +119,7 @@ def _health(host: str, state: Dict[str, Any]) -> Iterator[Finding]:
     if state["health"] == "OK":
         return
     codes = f" (error code {' '.join(state['codes'])})" if state["codes"] else ""
-    sick = state["health"] in SICK or state["health"] == "UNKNOWN"
+    sick = state["health"] in SICK
     yield Finding(
         host,
         f"npu-smi says {state['health']}{codes}",

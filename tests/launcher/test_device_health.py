@@ -59,25 +59,20 @@ def test_a_change_is_told_once_and_first_all_are_held_to_be_well() -> None:
     assert changes(sick, [npu(0)])[0]["was"] == "Alarm"
 
 
+@pytest.mark.parametrize("said", ["Alarm", "Critical", "UNKNOWN"])
 @pytest.mark.parametrize(
     ("device", "rank", "text"),
     [(5, 1, "rank 1 may fail, or hang with all others"), (6, None, "no rank uses it")],
 )
-def test_the_rank_that_will_suffer_is_named(device: int, rank: Any, text: str) -> None:
+def test_the_rank_that_will_suffer_is_named(device: int, rank: Any, text: str, said: str) -> None:
     reporter = Reporter()
     health = DeviceHealth(reporter)
-    health.heard("h1", {"devices": [npu(device, health="Critical", codes=["80E0"])]}, RANKS)
+    health.heard("h1", {"devices": [npu(device, health=said, codes=["80E0"])]}, RANKS)
     event, warning, _ = reporter.events
-    assert (event["event"], event["host"], event["rank"], event["health"]) == (
-        "device_health",
-        "h1",
-        rank,
-        "Critical",
-    )
-    said = (
-        f"host h1: npu-smi calls device {device} Critical (error code 80E0), before OK: {text}; leave it out"
-    )
-    assert warning["text"].startswith(said)
+    told = (event["event"], event["host"], event["rank"], event["health"])
+    assert told == ("device_health", "h1", rank, said)
+    start = f"host h1: npu-smi calls device {device} {said} (error code 80E0), before OK: {text}; leave it"
+    assert warning["text"].startswith(start)
 
 
 def test_figures_reach_the_journal_now_and_then_and_always_when_health_changes(
