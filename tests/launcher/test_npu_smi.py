@@ -168,16 +168,40 @@ def test_a_board_that_tells_no_cpus_is_said_to() -> None:
         npu_smi.parse_topo("This device does not support querying topo.\n")
 
 
-WHOLE = {  # recorded output -> chips, processes
-    "issue_5315_310P_container_outside.txt": (2, 0),
-    "yuanrong_24.1.rc3.3_910C_A3_16die_with_procs.txt": (16, 8),
-    "faultdiagdoc_23.0.rc3_busy_8npu_with_procs.txt": (8, 8),
+A3_HBM_MB = (
+    *(3402, 3200, 3396, 3205, 3395, 3203, 3395, 3203),
+    *(52553, 52358, 52567, 52345, 52552, 52358, 52554, 52358),
+)
+A3_PIDS = (957687, 957770, 957790, 957852, 957876, 957912, 957957, 958011)
+BUSY_PIDS = (139667, 139577, 139446, 139372, 139258, 139163, 139126, 139090)
+BUSY_LESS = (3, 4, 5)  # NPUs with a megabyte less in use than the others
+CHIPS = {  # recorded output -> card, chip, physical id, health, HBM in use and in all, MB
+    "issue_5315_310P_container_outside.txt": [(1, chip, None, "OK", None, None) for chip in (0, 1)],
+    "yuanrong_24.1.rc3.3_910C_A3_16die_with_procs.txt": [
+        (i // 2, i % 2, i, "OK", used, 65536) for i, used in enumerate(A3_HBM_MB)
+    ],
+    "faultdiagdoc_23.0.rc3_busy_8npu_with_procs.txt": [
+        (i, 0, None, "OK", 30709 if i in BUSY_LESS else 30710, 32768) for i in range(8)
+    ],
 }
-MAPPINGS = {"mapping_910A_8.txt": 8, "mapping_910B3_with_mcu.txt": 2, "mapping_card4_logic0.txt": 1}
-TOPOS = {
-    "arthurchiao_910B1_npu_smi_info_t_topo.txt": 8,
-    "yuanrong_npu_smi_info_t_topo_8.txt": 8,
-    "yuanrong_topo_4npu_PXB_SYS.txt": 4,
+PROCESSES = {  # card, chip, process id, name, MB
+    "yuanrong_24.1.rc3.3_910C_A3_16die_with_procs.txt": [
+        (4 + i // 2, i % 2, pid, "pt_main_thread", 49207) for i, pid in enumerate(A3_PIDS)
+    ],
+    "faultdiagdoc_23.0.rc3_busy_8npu_with_procs.txt": [
+        (i, 0, pid, "python", 30782 if i == 1 else 30780) for i, pid in enumerate(BUSY_PIDS)
+    ],
+}
+MAPPINGS = {  # card, chip, logical id, physical id
+    "mapping_910A_8.txt": [(i, 0, i, None) for i in range(8)],
+    "mapping_910B3_with_mcu.txt": [(0, 0, 0, None), (1, 0, 1, None)],
+    "mapping_card4_logic0.txt": [(4, 0, 0, None)],
+}
+KUNPENG = ("144-167", "0-23", "144-167", "0-23", "96-119", "48-71", "96-119", "48-71")
+TOPOS = {  # CPUs near each NPU
+    "arthurchiao_910B1_npu_smi_info_t_topo.txt": KUNPENG,
+    "yuanrong_npu_smi_info_t_topo_8.txt": KUNPENG,
+    "yuanrong_topo_4npu_PXB_SYS.txt": ("144-167", "96-119", "48-71", "0-23"),
 }
 
 
@@ -188,15 +212,17 @@ def test_recorded_outputs_are_read_or_refused() -> None:
         text, name = path.read_text(), path.name
         try:
             info = npu_smi.parse_info(text)
-            assert (len(info.chips), len(info.processes)) == WHOLE[name], name
+            chips = [(c.card, c.chip, c.phy, c.health, c.hbm_used_mb, c.hbm_mb) for c in info.chips]
+            assert (chips, list(info.processes)) == (CHIPS[name], PROCESSES.get(name, [])), name
         except Unreadable:
-            assert name not in WHOLE
+            assert name not in CHIPS
         try:
-            assert len(npu_smi.parse_mapping(text)) == MAPPINGS[name], name
+            assert [npu[:4] for npu in npu_smi.parse_mapping(text)] == MAPPINGS[name], name
         except Unreadable:
             assert name not in MAPPINGS
         try:
-            assert len(npu_smi.parse_topo(text)) == TOPOS[name], name
+            near = {("card", i): cpus for i, cpus in enumerate(TOPOS.get(name, ()))}
+            assert npu_smi.parse_topo(text) == near, name
         except Unreadable:
             assert name not in TOPOS
     sick = npu_smi.parse_health(
