@@ -22,6 +22,8 @@ TOOLKIT_CODES = ("runtime/conf/error_manager/error_code.json", "conf/error_manag
 _CODE = r"E[1-9A-Z]\d{4}"
 _ENDING = r"(?:Error|Exception|Interrupt|Iteration)"  # of an exception's name
 _WHOLE_CODE = re.compile(rf"(?<![\w-]){_CODE}(?![\w-])")
+_RESULT = r"507\d{3}"  # what CANN's runtime returns where device, driver or itself failed (aclError)
+_WHOLE_RESULT = re.compile(rf"(?:[Cc]ode(?: is)?|ret|result|failed)[\s:=\[]*({_RESULT})(?!\d)")
 _EXCEPTION = re.compile(rf"(?:^|\] ?|: )(?:[A-Za-z_][\w.]*\.)?([A-Z_]\w*{_ENDING})(?=: |:?$)")
 _MILD = r"(?:WARNING|WARN|INFO|DEBUG|TRACE|EVENT)"
 # As MindSpore and CANN mark them, at the beginning or behind a time, among the fields of Python's logging, as
@@ -86,7 +88,7 @@ class Catalogue:
         ]
         self._warnings = [text for text in self._texts if text[2].warns]
         longest = (text for text, _, _ in self._texts)
-        self._something = re.compile("|".join([_CODE, _ENDING, _any_of(longest)]))
+        self._something = re.compile("|".join([_CODE, _RESULT, _ENDING, _any_of(longest)]))
 
     def find(self, line: str) -> Optional[Signature]:
         """What a line of a log tells; of several, a cause before a consequence before a symptom."""
@@ -95,7 +97,8 @@ class Catalogue:
         if self._something.search(line) is None:
             return None  # almost every line; the rest is slow
         found = _texts_in(line, self._texts)
-        found += filter(None, map(self._by_code, _WHOLE_CODE.findall(line)))
+        codes = [*_WHOLE_CODE.findall(line), *_WHOLE_RESULT.findall(line)]
+        found += filter(None, map(self._by_code, codes))
         found += filter(None, map(self._by_exception, _EXCEPTION.findall(line)))
         return self._best(found)
 
