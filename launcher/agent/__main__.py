@@ -1,5 +1,5 @@
-"""`python -m launcher.agent [--port N] [--devices 0,1,...] [--bind cpus] [--lease S]` serves a supervisor on
-its stdin and stdout; with --lease also silence of S seconds ends everything.
+"""`python -m launcher.agent [--port N] [--devices 0,1,...] [--address IP] [--bind cpus] [--lease S]` serves a
+supervisor on its stdin and stdout; with --lease also silence of S seconds ends everything.
 
 `python -m launcher.agent --sweep TOKEN` ends what is left of a run on this host; `--examine doctor` tells the
 doctor about it.
@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
         options["port"] = int(given["--port"])
     if "--devices" in given:
         options["devices"] = tuple(int(device) for device in given["--devices"].split(","))
+    if "--address" in given:
+        options["address"] = given["--address"]
     if "--bind" in given:
         options["bind"] = True
     return guard.main(options, float(given["--lease"]) if "--lease" in given else None)

@@ -14,12 +14,17 @@ USER_PREFIX = "HCCL_"
 
 
 def facts(
-    port: int | None = None, devices: tuple[int, ...] = (), examine: bool = False, bind: bool = False
+    port: int | None = None,
+    devices: tuple[int, ...] = (),
+    address: str = "",
+    examine: bool = False,
+    bind: bool = False,
 ) -> dict:
     """The facts of `launcher.plan.HostFacts` as JSON, and of the doctor's quick part.
 
     port: a port that the user wants; it leads the free ports if it is free.
     devices: ids of the Ascend devices whose addresses are asked for.
+    address: of this host, where HCCL listens.
     examine: whether to look for what is wrong here; see launcher/doctor.
     bind: whether workers are to be bound to CPUs, so that it is asked which are near the devices.
     """
@@ -34,7 +39,7 @@ def facts(
             if name in USER_VARIABLES or name.startswith(USER_PREFIX)
         },
         **_device_facts(devices),
-        **(_examined(port, devices) if examine else {}),
+        **(_examined(port, devices, address) if examine else {}),
         **(_topology(devices) if bind else {}),
     }
 
@@ -45,13 +50,11 @@ def _topology(devices: tuple[int, ...]) -> dict:
     return {"topology": topology.look(devices)}
 
 
-def _examined(port: int | None, devices: tuple[int, ...]) -> dict:
+def _examined(port: int | None, devices: tuple[int, ...], address: str) -> dict:
     from launcher.doctor.check import Request
     from launcher.doctor.gather import quick
-    from launcher.doctor.ports import wanted
 
-    ports = wanted(bool(devices), port, os.environ.get("HCCL_IF_BASE_PORT"))
-    known, unknown = quick(Request(devices=devices, ports=ports))
+    known, unknown = quick(Request(devices=devices, address=address, master_port=port))
     return {"examined": known, "unknown": unknown}
 
 

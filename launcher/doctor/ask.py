@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Collection, Dict, List, Mapping, Sequence
 
 from launcher.doctor.check import Request, View
 from launcher.doctor.links import ring
-from launcher.doctor.ports import wanted
 from launcher.engines import ENGINES
 from launcher.engines.link import EXIT_LIMIT_S, FIRST_PINGS, AgentLink
 from launcher.errors import PreflightError
@@ -25,13 +24,11 @@ LIMIT_S = 9.0  # for all hosts together; what is not told by then is unknown
 def requests(cluster: Cluster, folder: str, data: Sequence[str]) -> Dict[str, Request]:
     """What each host is asked, by its name."""
     peers, ips = ring(cluster), {(h.name, d.id): d.ip for h in cluster.hosts for d in h.devices}
-    base_port = cluster.env.get("HCCL_IF_BASE_PORT", os.environ.get("HCCL_IF_BASE_PORT"))
-    ports = wanted(cluster.chip.is_ascend, cluster.master_port, base_port)
     return {
         host.name: Request(
             devices=tuple(d.id for d in host.devices) if cluster.chip.is_ascend else (),
             address=host.address,
-            ports=ports,
+            master_port=cluster.master_port,
             ping={d.id: str(ips[peers[host.name, d.id]]) for d in host.devices if (host.name, d.id) in peers},
             folder=folder,
             data=tuple(data),

@@ -60,14 +60,14 @@ def _names(hosts: List[str]) -> str:
 class Request(NamedTuple):
     """What a host is asked for, as it can be sent there.
 
-    devices: ids of the Ascend devices it is to give. address: its own. ports: TCP ports that must be free.
-    ping: device id -> address of a device of another server, by physical ids. folder: of the runs.
-    data: files and folders that the training reads.
+    devices: ids of the Ascend devices it is to give. address: its own. master_port: where the ranks are to
+    meet, if that is fixed. ping: device id -> address of a device of another server, by physical ids.
+    folder: of the runs. data: files and folders that the training reads.
     """
 
     devices: Tuple[int, ...] = ()
     address: str = ""
-    ports: Tuple[int, ...] = ()
+    master_port: Optional[int] = None
     ping: Mapping[int, str] = {}
     folder: str = "."
     data: Tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Request(NamedTuple):
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
         """What came through JSON, which knows neither tuples nor integer keys."""
         ping = {int(device): ip for device, ip in values["ping"].items()}
-        lists = {name: tuple(values[name]) for name in ("devices", "ports", "data")}
+        lists = {name: tuple(values[name]) for name in ("devices", "data")}
         return cls(**{**values, **lists, "ping": ping})
 
 

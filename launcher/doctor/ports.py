@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Set, Tuple
 
 from launcher.doctor.check import Check, Finding, Request, View
 
-HCCL_BASE_PORT = 60000  # HCCL_IF_BASE_PORT; HCCL takes so many from there on, on the host
+HCCL_BASE_PORT = 60000  # of HCCL_IF_BASE_PORT; HCCL takes so many from there on, on the host
 HCCL_PORTS = 32
 DEVICE_PORT = 16666  # of the devices' network cards; of the host's where the two share one
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
@@ -27,19 +28,28 @@ class Socket(NamedTuple):
     listens: bool
 
 
-def wanted(is_ascend: bool, master_port: Any, base_port: Any) -> Tuple[int, ...]:
-    """The ports of a cluster that must be free. base_port: the user's HCCL_IF_BASE_PORT or None."""
-    base = int(base_port) if str(base_port).isdecimal() else HCCL_BASE_PORT
-    hccl = (*range(base, base + HCCL_PORTS), DEVICE_PORT) if is_ascend else ()
-    return (*hccl, *([master_port] if master_port is not None else ()))
+def hccl_ports(environ: Mapping[str, str]) -> Tuple[int, ...]:
+    """Those of the host that HCCL must have; none where it is given a range, of which it takes free ones."""
+    if environ.get("HCCL_HOST_SOCKET_PORT_RANGE"):  # goes before the base port
+        return ()
+    base = environ.get("HCCL_IF_BASE_PORT", "")
+    first = int(base) if base.isdecimal() else HCCL_BASE_PORT
+    return tuple(range(first, first + HCCL_PORTS))
+
+
+def wanted(request: Request) -> Tuple[int, ...]:
+    """The ports that must be free on this host."""
+    hccl = (*hccl_ports(os.environ), DEVICE_PORT) if request.devices else ()
+    return hccl if request.master_port is None else (*hccl, request.master_port)
 
 
 def gather_ports(request: Request) -> List[Dict[str, Any]]:
     """The wanted ports that somebody holds at the host's address: port, owner, listens."""
     held: Dict[int, Socket] = {}
-    for entry in _sockets() if request.ports else ():
+    ports = wanted(request)
+    for entry in _sockets() if ports else ():
         is_here = entry.address in ("0.0.0.0", "::", request.address)
-        if entry.port in request.ports and is_here and (entry.listens or entry.port not in held):
+        if entry.port in ports and is_here and (entry.listens or entry.port not in held):
             held[entry.port] = entry
     owners = _owners({entry.inode for entry in held.values()})
     return [
@@ -107,7 +117,7 @@ def gather_reserved(request: Request) -> List[int]:
     for part in filter(None, reserved.split(",")):
         low, _, high = part.partition("-")
         kept |= set(range(int(low), int(high or low) + 1))
-    return [port for port in request.ports if first <= port <= last and port not in kept]
+    return [port for port in wanted(request) if first <= port <= last and port not in kept]
 
 
 def judge_ports(view: View) -> Iterator[Finding]:

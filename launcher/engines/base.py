@@ -36,13 +36,16 @@ def checkout() -> Optional[Path]:
 
 def agent_command(host: Host, cluster: Cluster, lease_s: Optional[float] = None) -> List[str]:
     """The agent's command as its own host sees it. lease_s: silence that ends everything there."""
-    command = [cluster.python or sys.executable, "-m", "launcher.agent"]
+    # which ports HCCL will use there is looked at before its workers have these variables
+    hccl = [f"{name}={value}" for name, value in cluster.env.items() if name.startswith("HCCL_")]
+    command = [*(["env", *hccl] if hccl else []), cluster.python or sys.executable, "-m", "launcher.agent"]
     if lease_s is not None:
         command += ["--lease", f"{lease_s:g}"]
     if cluster.master_port is not None:
         command += ["--port", str(cluster.master_port)]
     if cluster.device_kind != "cpu":
         command += ["--devices", ",".join(str(device.id) for device in host.devices)]
+        command += ["--address", host.address]
     if cluster.bind_cpus:
         command += ["--bind", "cpus"]
     return command

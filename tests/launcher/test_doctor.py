@@ -342,7 +342,7 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
         holder.bind(("127.0.0.9", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        found = ports.gather_ports(Request(address="127.0.0.9", ports=(port,)))
+        found = ports.gather_ports(Request(address="127.0.0.9", master_port=port))
         (taken,) = found
         assert (
             taken["port"] == port
@@ -350,16 +350,34 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
             and f"process {os.getpid()} (" in taken["owner"]
             and "of user " in taken["owner"]
         )
-        assert ports.gather_ports(Request(address="127.0.0.8", ports=(port,))) == []
-    assert ports.gather_ports(Request(address="127.0.0.9", ports=(port,))) == []
+        assert ports.gather_ports(Request(address="127.0.0.8", master_port=port)) == []
+    assert ports.gather_ports(Request(address="127.0.0.9", master_port=port)) == []
 
 
-def test_hccl_uses_32_ports_from_its_base_on() -> None:
-    assert ports.wanted(True, None, "61000") == (*range(61000, 61032), 16666)
-    assert ports.wanted(True, 29400, None) == (*range(60000, 60032), 16666, 29400)
-    assert ports.wanted(False, None, None) == ()
-    asked = ask.requests(replace(TWO, env={"HCCL_IF_BASE_PORT": "50000"}), "/runs", ())["node2"]
-    assert asked.ports[0] == 50000 and asked.ping[0] == "192.1.27.6"
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, range(60000, 60032)),
+        ({"HCCL_IF_BASE_PORT": "61000"}, range(61000, 61032)),
+        ({"HCCL_IF_BASE_PORT": "61000", "HCCL_HOST_SOCKET_PORT_RANGE": "50000-50050"}, ()),
+        ({"HCCL_HOST_SOCKET_PORT_RANGE": "auto"}, ()),
+    ],
+)
+def test_the_ports_of_hccl_are_those_that_the_hosts_environment_gives(
+    monkeypatch: pytest.MonkeyPatch, environ: Dict[str, str], expected: Any
+) -> None:
+    for name in ("HCCL_IF_BASE_PORT", "HCCL_HOST_SOCKET_PORT_RANGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert ports.wanted(Request(devices=(0,))) == (*expected, 16666)
+    assert ports.wanted(Request(devices=(0,), master_port=29400)) == (*expected, 16666, 29400)
+    assert ports.wanted(Request()) == ()
+
+
+def test_each_host_is_asked_for_itself() -> None:
+    asked = ask.requests(replace(TWO, master_port=29400), "/runs", ())["node2"]
+    assert (asked.address, asked.master_port, asked.ping[0]) == ("10.0.0.2", 29400, "192.1.27.6")
 
 
 def test_data_are_the_files_of_a_set_each_opened(tmp_path: Any) -> None:

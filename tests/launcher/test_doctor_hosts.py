@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 from launching import REPOSITORY, closing, environment
 from simulated_servers import SimulatedServer, cluster_file, make
 
-from launcher.engines.link import EXIT_LIMIT_S
+from launcher.cluster import load_cluster
+from launcher.engines import ENGINES
+from launcher.engines.link import EXIT_LIMIT_S, AgentLink
 
 DATA = "/proc/self/cwd/voc.mindrecord"  # each host has its own there
 
@@ -172,6 +175,34 @@ def test_twenty_faults_on_eight_servers_are_found_each_with_its_culprit(
     assert all(f["causes"] and f["remedy"] for f in findings(done))
     assert done.returncode == 3
     print(f"{len(injected)} faults on 8 servers: all found in {json.loads(done.stdout)['seconds']} s")
+
+
+def ports_held_at_the_start(path: Path) -> List[int]:
+    """As the agent of the first host tells before a training."""
+    cluster = load_cluster(str(path))
+    argv = ENGINES[cluster.engine].agent_argv(cluster.hosts[0], cluster)
+    link = AgentLink(cluster.hosts[0].name, argv, path.with_name("agent.log"), os.environ)
+    try:
+        while not link.ended:
+            for message in link.read():
+                if message["event"] == "hello":
+                    return [held["port"] for held in message["facts"]["examined"]["ports"]]
+    finally:
+        link.close()
+    raise AssertionError(link.said())
+
+
+def test_a_start_looks_at_the_ports_that_the_file_gives_hccl_at_the_hosts_address(
+    tmp_path: Path, holders: List[Holder]
+) -> None:
+    servers, port = make(tmp_path, 1), free_port()
+    holders.append(Holder(servers[0].address, port))  # not at every address, as HCCL listens
+    given = {"HCCL_IF_BASE_PORT": str(port)}
+    assert port in ports_held_at_the_start(cluster_file(tmp_path, servers, env=given))
+    servers[0].variables.update(given)
+    assert port in ports_held_at_the_start(cluster_file(tmp_path, servers))
+    given = {"HCCL_IF_BASE_PORT": str(port + 1)}  # the remedy
+    assert port not in ports_held_at_the_start(cluster_file(tmp_path, servers, env=given))
 
 
 def test_many_ways_that_end_without_their_processes_are_awaited_together(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_local_agent_is_a_plain_child(cluster):
 
 def test_the_agent_is_told_which_port_and_which_devices_to_look_at(cluster):
     made = load_cluster("8xascend910.yaml")
-    assert argv(made)[-2:] == ["--devices", "0,1,2,3,4,5,6,7"]
+    assert argv(made)[-4:] == ["--devices", "0,1,2,3,4,5,6,7", "--address", "10.0.0.1"]
     fixed = cluster(LOCAL_CLUSTER.format(devices=2, grace_s=1) + "master_port: 29400\n")
     assert argv(fixed)[-2:] == ["--port", "29400"]
 
