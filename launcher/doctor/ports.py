@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from launcher.doctor.check import Check, Finding, Request, View
 
@@ -106,18 +106,20 @@ def _open_files(process: Path) -> Set[str]:
     return found
 
 
-def gather_reserved(request: Request) -> List[int]:
-    """The wanted ports that the system may give to an outgoing connection at any time."""
+def gather_reserved(request: Request) -> Optional[Dict[str, Any]]:
+    """open: HCCL's ports that the system may give to an outgoing connection at any time; reserved: its own
+    list of those that it does not."""
     try:
         first, last = map(int, EPHEMERAL.read_text().split())
         reserved = RESERVED.read_text().strip()
     except (OSError, ValueError):
-        return []
+        return None
     kept = set()
     for part in filter(None, reserved.split(",")):
         low, _, high = part.partition("-")
         kept |= set(range(int(low), int(high or low) + 1))
-    return [port for port in wanted(request) if first <= port <= last and port not in kept]
+    may_go = [port for port in hccl_ports(os.environ) if first <= port <= last and port not in kept]
+    return {"open": may_go, "reserved": reserved}
 
 
 def judge_ports(view: View) -> Iterator[Finding]:
@@ -139,15 +141,15 @@ def judge_ports(view: View) -> Iterator[Finding]:
 
 
 def judge_reserved(view: View) -> Iterator[Finding]:
-    for host, unreserved in view.each("reserved_ports"):
-        hccl = [port for port in unreserved if port != view.cluster.master_port]
-        if hccl:
-            first, last = min(hccl), max(hccl)
+    for host, known in view.each("reserved_ports"):
+        if known["open"]:
+            missing = f"{min(known['open'])}-{max(known['open'])}"
+            whole = ",".join(filter(None, [known["reserved"], missing]))  # it takes the place of the old list
             yield Finding(
                 host.name,
-                f"the ports {first}-{last} are not reserved",
+                f"the ports {missing} are not reserved",
                 "any outgoing connection may take one, and HCCL then not listen (EI0019)",
-                f"`sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`",
+                f"`sysctl -w net.ipv4.ip_local_reserved_ports={whole}`",
                 fatal=False,
             )
 

@@ -280,7 +280,8 @@ CANN: Dict[str, Any] = {"home": "/cann", "missing": [], "scripts": []}
         ("environment", CANN, {**CANN, "home": None}, "CANN's set_env.sh is not sourced"),
         ("environment", CANN, {**CANN, "missing": ["libhccl.so"]}, "libhccl.so not found on LD_LIBRARY_PATH"),
         ("ports", [], [{"port": 60003, "owner": "process 7", "listens": True}], "TCP port 60003 is held by"),
-        ("reserved_ports", [], [60000, 60031], "the ports 60000-60031 are not reserved"),
+        ("reserved_ports", {"open": [], "reserved": ""}, {"open": [60000, 60031], "reserved": ""},
+         "the ports 60000-60031 are not reserved"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_on_one_host_is_told_of_that_one(name: str, usual: Any, odd: Any, text: str) -> None:
@@ -373,6 +374,30 @@ def test_the_ports_of_hccl_are_those_that_the_hosts_environment_gives(
     assert ports.wanted(Request(devices=(0,))) == (*expected, 16666)
     assert ports.wanted(Request(devices=(0,), master_port=29400)) == (*expected, 16666, 29400)
     assert ports.wanted(Request()) == ()
+
+
+@pytest.mark.parametrize(
+    ("range_", "reserved", "told"),
+    [
+        ("32768\t60999", "", "60000-60031"),
+        ("1024\t65535", "8080,9000-9010", "8080,9000-9010,60000-60031"),  # 16666 is in it too
+        ("32768\t60999", "60000-60015", "60000-60015,60016-60031"),
+        ("32768\t60999", "50000-61000", None),
+        ("32768\t59999", "", None),
+    ],
+)
+def test_the_ports_of_hccl_are_reserved_besides_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, range_: str, reserved: str, told: Any
+) -> None:
+    monkeypatch.delenv("HCCL_IF_BASE_PORT", raising=False)
+    monkeypatch.delenv("HCCL_HOST_SOCKET_PORT_RANGE", raising=False)
+    for name, text in (("EPHEMERAL", range_), ("RESERVED", reserved)):
+        (tmp_path / name).write_text(f"{text}\n")
+        monkeypatch.setattr(ports, name, tmp_path / name)
+    fact = ports.gather_reserved(Request(devices=(0,), master_port=50000))
+    remedies = [found.remedy for found in findings(ONE, node1={"reserved_ports": fact})]
+    expected = f"`sysctl -w net.ipv4.ip_local_reserved_ports={told}`"
+    assert remedies == ([] if told is None else [expected])
 
 
 def test_each_host_is_asked_for_itself() -> None:
