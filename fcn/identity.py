@@ -40,9 +40,10 @@ def planned() -> Optional[List[Place]]:
 
 
 def here(device_index: int) -> Place:
-    """Where this process is. device_index: among the visible devices, which count from 0."""
-    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",")
-    ids = [int(text) for text in visible] if visible != [""] else range(device_index + 1)
+    """Where this process is. device_index: among the job's devices of this host, of which FCN_DEVICES has the
+    physical ids."""
+    physical = os.environ.get("FCN_DEVICES")
+    ids = [int(text) for text in physical.split(",")] if physical else range(device_index + 1)
     device = ids[device_index] if device_index < len(ids) else None
     return Place(socket.gethostname(), device, _own_address(os.environ.get("MS_SCHED_HOST")))
 

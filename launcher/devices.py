@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from launcher import hccn, npu_smi
 from launcher.errors import Unreadable
@@ -49,6 +49,17 @@ def present_devices(dev: Optional[Path] = None) -> Tuple[int, ...]:
     """Ids of the devices that have a node under `dev`, ascending; `davinci_manager` is not a device."""
     found = (_DEVICE_NODE.fullmatch(entry.name) for entry in (dev or DEV).glob("davinci*"))
     return tuple(sorted(int(match.group(1)) for match in found if match))
+
+
+def logical_ids(npus: Iterable[Mapping[str, Any]] = (), dev: Optional[Path] = None) -> Dict[int, int]:
+    """Device id -> logical id, as ASCEND_RT_VISIBLE_DEVICES takes it: what npu-smi says, else its place among
+    the devices that are here.
+
+    On a host both are the same; a container counts those that it was given from 0 (CANN's documents, "user,
+    logical and physical device id"). npus: see `fact`.
+    """
+    told = {npu["id"]: npu["logic"] for npu in npus if npu["logic"] is not None}
+    return told or {device: place for place, device in enumerate(present_devices(dev))}
 
 
 def find_tool(name: str, driver_tools: Optional[Path] = None) -> Optional[str]:

@@ -35,7 +35,7 @@ def worker(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str
         **_identity(attempt, slot),
         **_meeting(attempt, slot),
         **_rank_table(attempt),
-        **(_ascend(attempt, slot) if chip.is_ascend else {}),
+        **(_ascend(attempt, slot, facts) if chip.is_ascend else {}),
         **{name: user.get(name, value) for name, value in choices.items()},
         **attempt.cluster.env,
     }
@@ -140,10 +140,12 @@ def _cpu_choices(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Di
     return choices
 
 
-def _ascend(attempt: Attempt, slot: Slot) -> Dict[str, str]:
-    variables = {}
-    if slot.visible != tuple(range(attempt.cluster.chip.devices or 0)):
-        variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, slot.visible))
+def _ascend(attempt: Attempt, slot: Slot, facts: Optional[HostFacts]) -> Dict[str, str]:
+    variables = {"FCN_DEVICES": ",".join(map(str, slot.visible))}
+    logical = {} if facts is None else facts.logical  # on a host outside of containers the same
+    visible = tuple(logical.get(device, device) for device in slot.visible)
+    if visible != tuple(range(attempt.cluster.chip.devices or 0)):
+        variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, visible))
     logs = f"{attempt.job.attempt_dir(attempt.number)}/plog/{attempt.rank_name(slot.rank)}"
     variables["ASCEND_PROCESS_LOG_PATH"] = logs
     variables["GLOG_log_dir"] = (

@@ -25,8 +25,9 @@ PEERS = "peers.json"
 class HostFacts:
     """What the agent of a host reported. None, or a missing entry, is unknown.
 
-    `free_ports`: TCP ports, a wanted one first. `devices`: ids of the device nodes there are. `environ`: the
-    user's own values of variables that the plan would choose otherwise.
+    `free_ports`: TCP ports, a wanted one first. `devices`: ids of the device nodes there are. `logical`: by
+    device id the one that CANN knows it by. `environ`: the user's own values of variables that the plan would
+    choose otherwise.
     """
 
     cores: Optional[int] = None
@@ -37,13 +38,15 @@ class HostFacts:
     environ: Mapping[str, str] = field(default_factory=dict)
     devices: Optional[Tuple[int, ...]] = None
     topology: Optional[Mapping[str, Any]] = None
+    logical: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HostFacts:
         """The facts as they come through JSON, which knows neither tuples nor integer keys."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known["free_ports"] = tuple(known.get("free_ports") or ())
-        known["device_ips"] = {int(i): ip for i, ip in (known.get("device_ips") or {}).items()}
+        for name in ("device_ips", "logical"):
+            known[name] = {int(i): value for i, value in (known.get(name) or {}).items()}
         if known.get("devices") is not None:
             known["devices"] = tuple(known["devices"])
         return cls(**known)

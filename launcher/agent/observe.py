@@ -28,6 +28,7 @@ def facts(
     examine: whether to look for what is wrong here; see launcher/doctor.
     bind: whether workers are to be bound to CPUs, so that it is asked which are near the devices.
     """
+    examined = _examined(port, devices, address) if examine else {}
     return {
         "cores": len(os.sched_getaffinity(0)),  # what we may use, not what the machine has
         "machine": os.uname().machine,
@@ -38,8 +39,8 @@ def facts(
             for name, value in os.environ.items()
             if name in USER_VARIABLES or name.startswith(USER_PREFIX)
         },
-        **_device_facts(devices),
-        **(_examined(port, devices, address) if examine else {}),
+        **_device_facts(devices, examined.get("examined", {}).get("npus")),
+        **examined,
         **(_topology(devices) if bind else {}),
     }
 
@@ -58,13 +59,16 @@ def _examined(port: int | None, devices: tuple[int, ...], address: str) -> dict:
     return {"examined": known, "unknown": unknown}
 
 
-def _device_facts(devices: tuple[int, ...]) -> dict:
+def _device_facts(devices: tuple[int, ...], npus: dict | None) -> dict:
+    """npus: the doctor's fact; None: not known."""
     if not devices:
         return {}
     from launcher import devices as tools  # its imports would double the start of a CPU host's agent
 
+    logical = tools.logical_ids(npus["devices"] if npus else ())
     return {
         "devices": list(tools.present_devices()),
+        "logical": {str(device): number for device, number in logical.items()},
         "device_ips": {str(device): ip for device, ip in tools.device_ips(devices).items()},
     }
 

@@ -48,7 +48,12 @@ def observe(cluster: Cluster) -> Dict[str, HostFacts]:
 
     host = cluster.hosts[0]
     unknown = tuple(device.id for device in host.devices if cluster.chip.is_ascend and device.ip is None)
-    return {host.name: HostFacts.from_dict(facts(cluster.master_port, unknown, bind=cluster.bind_cpus))}
+    known = facts(cluster.master_port, unknown, bind=cluster.bind_cpus)
+    if cluster.chip.is_ascend:
+        from launcher.devices import logical_ids
+
+        known["logical"] = logical_ids()
+    return {host.name: HostFacts.from_dict(known)}
 
 
 def describe(cluster: Cluster, planned: Plan, folder: Optional[str]) -> str:

@@ -74,10 +74,11 @@ def test_a_record_holds_the_longest_names() -> None:
 
 
 def test_the_device_is_the_physical_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setenv("FCN_DEVICES", "4,6")
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "0,2")  # of a container that has 4 to 7
     assert identity.here(1).device == 6
     assert identity.here(2).device is None
-    monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES")
+    monkeypatch.delenv("FCN_DEVICES")
     assert identity.here(1).device == 1
     monkeypatch.setenv("MS_SCHED_HOST", "127.0.0.1")
     assert identity.here(0).address == "127.0.0.1"

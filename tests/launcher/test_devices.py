@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
+from typing import Dict
 
 import pytest
 from ascend_server import Server
 
-from launcher import devices
+from launcher import devices, hccn, npu_smi
+from launcher.agent import observe
 from launcher.errors import Unreadable
 
 
@@ -116,6 +119,17 @@ def test_devices_4_to_7_of_a_container_are_known_by_the_remap(server: Server) ->
         )
         server.answer(f"npu-smi info -t phyid-remap -p {npu.phy}", text)
     assert [(npu.id, npu.logic) for npu in devices.inventory().npus] == [(4, 0), (5, 1), (6, 2), (7, 3)]
+    logical = {"4": 0, "5": 1, "6": 2, "7": 3}
+    assert observe.facts(devices=(5, 6), examine=True)["logical"] == logical
+    server.answer("npu-smi info", "dcmi module initialize failed. ret is -8005\n")
+    told = observe.facts(devices=(5, 6), examine=True)
+    assert "npus" in told["unknown"] and told["logical"] == logical
+
+
+def test_the_number_that_npu_smi_gives_a_device_goes_before_its_place(server: Server) -> None:
+    npus = [{"id": 4, "logic": 1}, {"id": 5, "logic": 0}]
+    assert devices.logical_ids(npus) == {4: 1, 5: 0}
+    assert devices.logical_ids() == {i: i for i in range(8)}
 
 
 def test_a_driver_that_hangs_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +145,64 @@ def test_a_host_without_devices_or_tools_is_told(server: Server, tmp_path: Path)
     (server.bin / "npu-smi").unlink()
     with pytest.raises(Unreadable, match="no npu-smi on PATH"):
         devices.inventory(driver_tools=tmp_path)
+
+
+# --- what whole hosts said, recorded by others
+
+RECORDED = Path(__file__).parents[3] / "shared" / "ascend" / "samples" / "faultdiag"
+READERS = {
+    "ip": hccn.parse_ip,
+    "link": hccn.parse_link,
+    "net_health": hccn.parse_net_health,
+    "tls": hccn.parse_tls,
+    "ping": hccn.parse_ping,
+}
+ADDRESSES = {  # by device; None: an empty answer
+    "kg_parse_npu_info_before.txt": ["192.161.200.10", "192.161.201.10", None],
+    "kg_parse_npu_info_after.txt": [],
+    "modelarts_worker-0_npu_info_before.txt": [f"10.10.0.{10 + i}" for i in range(8)],
+    "modelarts_worker-0_npu_info_after.txt": [f"10.10.0.{10 + i}" for i in range(8)],
+    "modelarts_worker-9_cqe_npu_info_after.txt": [
+        *("192.1.45.172", "192.2.167.33", "192.3.103.252", "192.4.166.202"),
+        *("192.1.157.81", "192.2.8.198", "192.3.26.213", "192.4.32.120"),
+    ],
+}
+
+
+def recorded(name: str) -> Dict[str, str]:
+    """Command -> what it printed; of npu-smi and hccn_tool, by their names alone."""
+    found: Dict[str, str] = {}
+    command = ""
+    for line in (RECORDED / name).read_text().splitlines(keepends=True):
+        if re.match(r"\S+/(npu-smi|hccn_tool) |(cat|lspci|pip) ", line):
+            command = line.strip().rpartition("/")[2]
+            found[command] = ""
+        elif command:
+            found[command] += line
+    return {command: text for command, text in found.items() if command.startswith(("npu-smi", "hccn_tool"))}
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="recorded tool outputs are not beside this checkout")
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_the_cards_of_a_recorded_host_are_read(name: str) -> None:
+    said = recorded(name)
+    asked = [f"hccn_tool -i {i} -ip -g" for i in range(len(ADDRESSES[name]))]
+    assert {command for command in said if command.endswith(" -ip -g")} == set(asked)
+    assert [hccn.parse_ip(said[command]) for command in asked] == ADDRESSES[name]
+    for command, text in said.items():
+        others = {reader for reader in READERS if not command.endswith(f" -{reader} -g")}
+        assert [READERS[reader](text) for reader in others] == [None] * len(others), command
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="recorded tool outputs are not beside this checkout")
+def test_the_chips_of_a_recorded_host_are_read() -> None:
+    before, after = (recorded(f"kg_parse_npu_info_{when}.txt") for when in ("before", "after"))
+    mapping = npu_smi.parse_mapping(before["npu-smi info -m"])
+    assert [npu[:4] for npu in mapping] == [(i, 0, i, None) for i in range(8)]
+    with pytest.raises(Unreadable, match="no whole table"):
+        npu_smi.parse_info(before["npu-smi info"])  # it printed nothing
+    assert hccn.parse_net_health(before["hccn_tool -i 0 -net_health -g"]) == "Socket failed"
+    assert npu_smi.parse_health(before["npu-smi info -i 0 -c 0 -t health"]).status == "OK"
+    sick = npu_smi.parse_health(after["npu-smi info -i 0 -c 0 -t health"])
+    assert (sick.status, sick.codes) == ("Alarm", ("A4025021", "8C03A000", "8C084E00"))
+    assert sick.information.startswith("ascend_monitor adda heart beat lost error; node type=process-manager")

@@ -215,6 +215,7 @@ def test_environment_of_an_ascend_worker() -> None:
         "MS_WORKER_NUM": "8",
         "MS_NODE_ID": "5",
         "RANK_TABLE_FILE": "/runs/r1/attempt-003/plan/rank_table.json",
+        "FCN_DEVICES": "0,1,2,3",
         "ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3",
         "FCN_PEERS": "/runs/r1/attempt-003/plan/peers.json",
         "ASCEND_PROCESS_LOG_PATH": "/runs/r1/attempt-003/plog/rank-05",
@@ -238,6 +239,17 @@ def test_device_id_is_an_index_and_the_subset_is_made_visible() -> None:
     assert [d["device_id"] for d in plan.rank_table["server_list"][0]["device"]] == ["4", "5", "6", "7"]
     whole = make_plan(load_cluster("8xascend910.yaml"), JOB, {})
     assert all("ASCEND_RT_VISIBLE_DEVICES" not in process.env for process in whole.processes)
+
+
+def test_in_a_container_the_visible_devices_are_those_that_it_counts() -> None:
+    facts = {"node1": HostFacts(free_ports=(20001,), logical={4: 0, 5: 1, 6: 2, 7: 3})}
+    plan = make_plan(cluster("ascend910", with_ips(1, 6, 7)), JOB, facts)
+    assert {process.env["ASCEND_RT_VISIBLE_DEVICES"] for process in workers(plan)} == {"2,3"}
+    assert {process.env["FCN_DEVICES"] for process in workers(plan)} == {"6,7"}
+    assert [process.env["DEVICE_ID"] for process in workers(plan)] == ["0", "1"]
+    assert [peer.device for peer in plan.peers] == [6, 7]
+    assert plan.rank_table
+    assert [d["device_id"] for d in plan.rank_table["server_list"][0]["device"]] == ["6", "7"]
 
 
 def test_the_scheduler_comes_first_and_takes_the_ranks_from_the_table() -> None:
@@ -365,6 +377,8 @@ def test_excluded_devices_are_left_out() -> None:
 
 
 def test_facts_survive_json() -> None:
-    facts = HostFacts(4, "x86_64", "h", (20001, 20002), {3: "10.1.0.3"}, {"A": "b"}, (3, 4))
+    facts = HostFacts(
+        4, "x86_64", "h", (20001, 20002), {3: "10.1.0.3"}, {"A": "b"}, (3, 4), logical={3: 0, 4: 1}
+    )
     assert HostFacts.from_dict(json.loads(json.dumps(vars(facts)))) == facts
     assert HostFacts.from_dict({"cores": 2, "from_a_newer_agent": 1}) == HostFacts(cores=2)
