@@ -96,6 +96,6 @@ class HangWatch:
             return
         hung = self._hangs.seen(self._looks, self._loop.now())
         if hung is not None:
-            known = {**vars(hung), "since_ns": hung.time_ns, "processes": self._looks}
+            known = {**hung._asdict(), "since_ns": hung.time_ns, "processes": self._looks}
             self._reporter.emit("hung", **known)
             self._on_hung(hung)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import FrozenSet, Optional, Sequence, Tuple, Union
+from typing import FrozenSet, NamedTuple, Optional, Sequence, Tuple, Union
 
 from launcher.diagnosis import NOBODY, Failure, Kind, ended_by, exit_code, first_failure
 from launcher.errors import ExitCode
@@ -18,16 +18,14 @@ DONE = "done"  # the last phase of a worker: its work is done, or saved where it
 SHOWN_NAMES = 8
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """Every agent is there and has its plan: names of the ranks, and of helpers (the scheduler)."""
 
     ranks: FrozenSet[str]
     helpers: FrozenSet[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Exited:
+class Exited(NamedTuple):
     """A process has ended, with a code or by a signal; `stopped`: a stop of ours had reached it before;
     `phase`: the last that it has told of; None: it tells of none. `out_of_memory`: whether the kernel killed
     it for that; None: unknown. `error_ns`: by how much `time_ns` may be wrong."""
@@ -50,8 +48,7 @@ class Exited:
         return self.phase == DONE and self.signal is not None
 
 
-@dataclass(frozen=True)
-class Raised:
+class Raised(NamedTuple):
     """A worker reported the exception that ends it; `tail`: its traceback. `error_ns`: of `time_ns`."""
 
     name: str
@@ -63,8 +60,7 @@ class Raised:
     error_ns: int = 0
 
 
-@dataclass(frozen=True)
-class AgentLost:
+class AgentLost(NamedTuple):
     """A host's agent is gone before its work was done or cannot do it; `names`, what ran there, has ended."""
 
     host: str
@@ -73,8 +69,7 @@ class AgentLost:
     names: FrozenSet[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Hung:
+class Hung(NamedTuple):
     """No progress for longer than there is reason for. name, rank, host: None where nobody can be named.
 
     kind: stopped, spinning or blocked; with nobody named, interconnect (all wait for each other) or shared
@@ -89,22 +84,19 @@ class Hung:
     time_ns: int
 
 
-@dataclass(frozen=True)
-class StacksTaken:
+class StacksTaken(NamedTuple):
     """The stacks are in the logs, but for those of the processes `missing`, or the time for it is over."""
 
     missing: Tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Signalled:
+class Signalled(NamedTuple):
     """The launcher itself got a signal."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class TimeOver:
+class TimeOver(NamedTuple):
     """What the last decision gave time for has not happened: an end by itself, or within the grace period."""
 
 
@@ -130,8 +122,7 @@ class Action(Enum):
     WAIT = "wait"  # for the end of a worker that reported an error: its traceback is still to reach its log
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """An action and the reason that goes into the journal."""
 
     action: Action
@@ -182,7 +173,7 @@ def decide(state: State, event: Event) -> Result:
 def _exited(state: State, event: Exited) -> Result:
     if event.had_done_all:
         code = PREEMPTED if state.ending is Ending.PREEMPTED else 0
-        event = replace(event, code=code, signal=None)
+        event = event._replace(code=code, signal=None)
     state = replace(state, ranks=state.ranks - {event.name}, helpers=state.helpers - {event.name})
     clean = _is_clean(state, event)
     if event.rank is not None and (not clean or event.signal is not None):

@@ -56,6 +56,11 @@ class Reporter:
         return self._status.step
 
     @property
+    def is_saved(self) -> bool:
+        """Whether a checkpoint of the attempt has that step."""
+        return self._status.is_saved
+
+    @property
     def save_failed(self) -> bool:
         """Whether the last save of the attempt has failed, as its worker says."""
         return self._status.save_failed

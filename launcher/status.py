@@ -34,13 +34,14 @@ class Rate:
 class Status:
     """status.json as a fold over the events of one launch.
 
-    Of the attempt: `step`: the furthest; `save_failed`: whether its last save has.
+    Of the attempt: `step`: the furthest; `is_saved`: whether a checkpoint has it; `save_failed`: whether its
+    last save has.
     """
 
     def __init__(self) -> None:
         self.state = "starting"
         self.step = 0
-        self.save_failed = False
+        self.is_saved = self.save_failed = False
         self.processes: Dict[str, Dict[str, Any]] = {}
         self.hosts: Dict[str, Dict[str, Any]] = {}  # how they are, as they said last
         self._fields: Dict[str, Any] = {
@@ -70,7 +71,7 @@ class Status:
 
     def _fold_attempt(self, event: Mapping[str, Any]) -> None:
         self.state, self.step, self.processes, self.hosts = "starting", 0, {}, {}
-        self.save_failed = False
+        self.is_saved = self.save_failed = False
         keep = ("attempt", "restarts_left")
         self._fields.update({key: event[key] for key in keep}, progress=None, verdict=None)
 
@@ -87,6 +88,7 @@ class Status:
 
     def _fold_step(self, event: Mapping[str, Any]) -> None:
         self._fields["progress"] = _content(event)
+        self.is_saved = False
         self._reached(event)
 
     def _fold_health(self, event: Mapping[str, Any]) -> None:
@@ -104,6 +106,7 @@ class Status:
         self._fields["checkpoint"] = _content(event)
         self.save_failed = False
         self._reached(event)
+        self.is_saved = event.get("step") == self.step
 
     def _fold_save_failed(self, event: Mapping[str, Any]) -> None:
         self.save_failed = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Set, Tuple
 
@@ -255,7 +254,7 @@ class Supervisor:
     def _on_hung(self, hung: policy.Hung) -> None:
         clock = self.hosts.links[hung.host].clock if hung.host else None
         time_ns = clock.correct(hung.time_ns).time_ns if clock else hung.time_ns
-        self._decide(replace(hung, time_ns=time_ns))
+        self._decide(hung._replace(time_ns=time_ns))
 
     def _on_stacks(self, link: AgentLink, message: dict) -> None:
         self._asked.discard(link.host)

@@ -56,3 +56,19 @@ def test_a_save_between_two_steps_does_not_count_as_training(tmp_path: Path) -> 
     lines = [line for line in stream.getvalue().splitlines() if line.startswith("epoch")]
     assert lines[0].endswith("lr 0.1, 1/9")
     assert lines[-1].endswith("lr 0.1, 10 images/s, 4/9, 5s left")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_saved"),
+    [("s1 c1", True), ("s1 c1 s2", False), ("s1 s2 c1", False), ("s1 s2 c1 c2", True), ("", False)],
+)
+def test_whether_all_that_was_done_is_saved(tmp_path: Path, said: str, is_saved: bool) -> None:
+    """Steps and checkpoints, which come late where they are written in the background."""
+    with closing(Reporter(Run(tmp_path), Console(io.StringIO()))) as reporter:
+        reporter.begin(1, run="x", hosts=["here"], restarts_left=0)
+        for word in said.split():
+            step, name = int(word[1:]), {"s": "step", "c": "checkpoint"}[word[0]]
+            data = {"event": name, "step": step, "path": "x.ckpt", "loss": 1.0, "lr": 0.1}
+            message = {"event": "status", "name": "rank-00", "rank": 0, "time_ns": step, "data": data}
+            assert reporter.worker(message, "here")
+        assert reporter.is_saved is is_saved
