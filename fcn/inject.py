@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 VARIABLE = "FCN_INJECT"
@@ -58,7 +59,7 @@ def _segv() -> None:
 
 
 def _stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # which stops all, and this thread right here
 
 
 def _hang() -> None:
