@@ -19,6 +19,7 @@ NAMES: Tuple[Tuple[str, str], ...] = (
     (r"950.*", "ascend950"),
     (r"310P\d*", "ascend310p"),
 )
+TABLE = "hccl.json  # to be put here: version 2.0, as the cluster's manager or Huawei's tool makes it"
 
 
 class Found(NamedTuple):
@@ -65,8 +66,15 @@ def cluster_text(hosts: Sequence[Found]) -> str:
     if problems:
         raise PreflightError("\n".join(problems))
     text = _render(hosts, next(iter(kinds.values())))
-    _check(text)
+    if not needs_table(hosts):  # without it little could be checked
+        _check(text)
     return text
+
+
+def needs_table(hosts: Sequence[Found]) -> bool:
+    """Whether their cluster file has to name a rank table that cannot be made of it; of hosts of one kind."""
+    version = CHIPS[kind_of(hosts[0].npus["devices"])].table_versions[0]
+    return version == "2.0" and sum(len(host.npus["devices"]) for host in hosts) > 1
 
 
 def _render(hosts: Sequence[Found], kind: str) -> str:
@@ -74,6 +82,7 @@ def _render(hosts: Sequence[Found], kind: str) -> str:
     lines = [
         f"# Found by `fcn-launch discover` (npu-smi {version}).",
         f"device_kind: {kind}",
+        *([f"rank_table: {TABLE}"] if needs_table(hosts) else []),
         f"engine: {'exec' if any(host.prefix for host in hosts) else 'local'}",
         "hosts:",
     ]
@@ -81,12 +90,14 @@ def _render(hosts: Sequence[Found], kind: str) -> str:
         lines += [f"  - name: {host.name}", f"    address: {_quote(host.address)}"]
         if host.prefix:
             lines.append(f"    prefix: [{', '.join(map(_quote, host.prefix))}]")
-        lines += _devices(host)
+        lines += _devices(host, has_table=needs_table(hosts))
     return "\n".join(lines) + "\n"
 
 
-def _devices(host: Found) -> List[str]:
+def _devices(host: Found, has_table: bool) -> List[str]:
     npus = sorted(host.npus["devices"], key=lambda npu: npu["id"])
+    if has_table:  # which says what their addresses are
+        return ["    devices:", *(f"      - {npu['id']}  # {_comment(npu)}" for npu in npus)]
     if not all(npu["id"] in host.ips for npu in npus):
         ids = ", ".join(str(npu["id"]) for npu in npus)
         return [f"    devices: [{ids}]  # {npus[0]['name']}; not every network card tells its address"]

@@ -25,7 +25,7 @@ def discover(hosts: Optional[str]) -> None:
     The same python and fcn-launch must be there at the same path. What the host's tools do not say clearly
     is refused, with exit code 3 and nothing printed.
     """
-    from launcher.discovery import cluster_text, unhealthy
+    from launcher.discovery import cluster_text, needs_table, unhealthy
     from launcher.doctor.ask import ask
     from launcher.doctor.check import Request
 
@@ -39,6 +39,8 @@ def discover(hosts: Optional[str]) -> None:
     for name, ids in unhealthy(found).items():
         devices = ", ".join(map(str, ids))
         click.echo(f"warning: host {name}: npu-smi does not call device {devices} OK; leave it out", err=True)
+    if needs_table(found):
+        click.echo("note: a rank table is needed, which is not made here: see `rank_table` below", err=True)
     sys.stdout.write(text)
 
 

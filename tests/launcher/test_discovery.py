@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from typing import Any, Dict, List
 import pytest
 from launching import REPOSITORY, environment
 from simulated_servers import SIMULATED, SimulatedServer
+from tables import ranks
 
 from launcher import discovery
 from launcher.cluster import load_cluster
-from launcher.errors import PreflightError
+from launcher.errors import PreflightError, UserError
 
 
 def npu(device: int, **values: Any) -> Dict[str, Any]:
@@ -171,11 +173,28 @@ def test_hosts_that_give_no_answer_or_a_damaged_one_are_all_told_and_nothing_is_
     assert "host h3: there is no Ascend device" in done.stderr
 
 
-def test_a_950_needs_a_rank_table_of_its_own(tmp_path: Path) -> None:
-    SimulatedServer(tmp_path / "h1", 1, 1, "ascend950").finish()
-    done = discover(tmp_path, "--hosts", "h1")
-    assert done.returncode == 3 and "what was found makes no cluster file" in done.stderr
-    assert "rank_table: is missing" in done.stderr and "Ascend 950" in done.stderr
+def test_of_a_950_the_rank_table_is_left_to_be_put_beside_what_is_printed(tmp_path: Path) -> None:
+    for number in (1, 2):
+        server = SimulatedServer(tmp_path / f"h{number}", number, 2, "ascend950")
+        for npu in server.npus[2:]:
+            (server.dev / f"davinci{npu.phy}").unlink()
+        del server.npus[2:]
+        server.tell()
+        server.finish()
+    done = discover(tmp_path, "--hosts", "h1,h2")
+    assert done.returncode == 0 and done.stderr.startswith("note: a rank table is needed")
+    (tmp_path / "cluster.yaml").write_text(done.stdout)
+    with pytest.raises(UserError, match=r"hccl\.json: cannot be read"):
+        load_cluster(str(tmp_path / "cluster.yaml"))
+    table = json.dumps(ranks()).replace("server0", "h1").replace("server1", "h2")
+    (tmp_path / "hccl.json").write_text(table)
+    cluster = load_cluster(str(tmp_path / "cluster.yaml"))
+    assert (cluster.device_kind, cluster.world_size) == ("ascend950", 4)
+    assert [(host.name, host.address) for host in cluster.hosts] == [("h1", "10.0.0.1"), ("h2", "10.0.0.2")]
+
+
+def test_a_single_950_needs_no_rank_table() -> None:
+    assert "rank_table" not in discovery.cluster_text([found(count=1, name="950PR")])
 
 
 def test_hosts_are_names(tmp_path: Path) -> None:
