@@ -64,7 +64,7 @@ class Device(NamedTuple):
 class Host:
     """`address`: IP that the other hosts connect to. `prefix`: what runs a command there (engine exec).
 
-    `server_id`: its name in the rank table; None: its address. `super_pod`: its super pod's, for version 1.2.
+    `server_id`: its name in the rank table; None: its address.
     """
 
     name: str
@@ -72,7 +72,6 @@ class Host:
     devices: Tuple[Device, ...]
     prefix: Tuple[str, ...] = ()
     server_id: Optional[str] = None
-    super_pod: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,6 @@ class Cluster:
                 "address": host.address,
                 **({"prefix": list(host.prefix)} if host.prefix else {}),
                 **({"server_id": host.server_id} if host.server_id else {}),
-                **({"super_pod": host.super_pod} if host.super_pod else {}),
                 "devices": {d.id: d.ip for d in host.devices}
                 if any(d.ip for d in host.devices)
                 else [d.id for d in host.devices],
@@ -295,11 +293,9 @@ def _host(value: Any, where: Where, chip: Optional[Chip], problems: List[Problem
     )
     remedy = "leave it out to take the address"
     server_id = fields.take("server_id", read.text, "the host's server_id in the rank table", remedy, None)
-    remedy = "leave it out where the servers are in no super pods"
-    super_pod = fields.take("super_pod", read.text, "the id of its super pod", remedy, None)
     fields.close()
     devices = None if devices_read is None else _devices(devices_read, (*where, "devices"), problems)
-    return Host(name, address, devices, prefix, server_id, super_pod)  # type: ignore[arg-type]
+    return Host(name, address, devices, prefix, server_id)  # type: ignore[arg-type]
 
 
 def _devices(value: Any, where: Where, problems: List[Problem]) -> Optional[Tuple[Device, ...]]:

@@ -188,7 +188,6 @@ def problems_with(
             expected = " or ".join(chip.table_versions)
             what = f"{version!r} is not read by {chip.product}"
             yield Problem(("rank_table_version",), what, expected, "leave it out to take the usual one")
-        yield from _super_pod_problems(version, chip, hosts)
         return
     if version not in (None, table.version):
         what, expected = f"{version!r}, but the rank table has {table.version!r}", "the table's, or none"
@@ -212,25 +211,6 @@ def problems_with(
             elif device.ip not in (None, known[device.id]):
                 what = f"{device.ip}, but the rank table says {known[device.id]}"
                 yield Problem(where, what, "the same address", "leave `devices` out to take the table's")
-
-
-def _super_pod_problems(
-    version: Optional[str], chip: Optional[Chip], hosts: Sequence[Host]
-) -> Iterator[Problem]:
-    """Super pods are of version 1.2, and every server is in one or none is."""
-    inside = [host.super_pod is not None for host in hosts]
-    if not any(inside):
-        return
-    i = inside.index(True)
-    if chip is not None and "1.2" not in chip.table_versions:
-        what = f"{chip.product} servers form no super pods"
-        yield Problem(("hosts", i, "super_pod"), what, "none", "remove it")
-    elif version not in (None, "1.2"):
-        what = f"{version!r} knows no super pods"
-        yield Problem(("rank_table_version",), what, "'1.2', or hosts without super_pod", "leave it out")
-    if not all(inside):
-        where = ("hosts", inside.index(False), "super_pod")
-        yield Problem(where, "is missing", "the super pod of every host, or of none", "write `super_pod: ID`")
 
 
 def rank_table_of(cluster: Cluster) -> RankTable:

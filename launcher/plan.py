@@ -224,11 +224,10 @@ def _server_id(host: Host) -> str:
 
 
 def _order(cluster: Cluster) -> Sequence[Host]:
-    """MindSpore wants ranks in the dictionary order of the table's server ids: 10.0.0.10 before 10.0.0.9. The
-    servers of a super pod follow each other."""
+    """MindSpore wants ranks in the dictionary order of the table's server ids: 10.0.0.10 before 10.0.0.9."""
     if not cluster.chip.is_ascend:
         return cluster.hosts
-    return sorted(cluster.hosts, key=lambda host: (host.super_pod or "", _server_id(host)))
+    return sorted(cluster.hosts, key=_server_id)
 
 
 def _meeting(
@@ -298,12 +297,10 @@ def _made_table(cluster: Cluster, slots: Sequence[Slot], has_ips: bool) -> RankT
             server_id=_server_id(own[0].host),
             ranks=tuple(Rank(s.rank, s.device.id, s.device.ip if has_ips else None) for s in own),
             pod_ip=_pod_ip(cluster, own[0].host),
-            super_pod=own[0].host.super_pod,
         )
         for own in by_host.values()
     )
-    usual = "1.2" if servers[0].super_pod is not None else cluster.chip.table_versions[0]
-    return RankTable(cluster.rank_table_version or usual, servers)
+    return RankTable(cluster.rank_table_version or cluster.chip.table_versions[0], servers)
 
 
 def _pod_ip(cluster: Cluster, host: Host) -> str:

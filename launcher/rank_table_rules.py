@@ -15,6 +15,8 @@ from launcher.yaml_lines import Problem, Where
 SERVER_ID_CHARACTERS = 64
 MOST_DEVICES = 16  # of a server, where the kind is not known
 FIRST_PORT = 1024  # HCCL takes 1 to 1023 too, and its guide forbids them
+SDID = "the SDID of `npu-smi info -t spod-info -i N -c C`"
+NO_SUPER_DEVICE = 2**32 - 1  # HCCL's SDID of a device outside of super pods
 
 
 def check(values: Any, chip: Optional[Chip] = None) -> List[Problem]:
@@ -52,14 +54,17 @@ class ServerRules(Reader):
         self.chip = chip if chip is not None and chip.is_ascend else None
         self.server_ids: Dict[str, Where] = {}
         self.ips: Dict[Address, Where] = {}
-        self.super_devices: Dict[str, List[Tuple[Where, str]]] = {}  # server id -> (field, id)
+        self.super_devices: Dict[str, List[Tuple[Where, int]]] = {}  # server id -> (field, SDID)
         self.devices: List[Optional[List[int]]] = []  # ids of each server
         self.ranks: List[Tuple[int, int]] = []  # (rank, server index) in the table's order
         self.ip_counts: Dict[int, Where] = {}  # addresses of a device -> the first that has so many
+        self.version: Optional[str] = None
+        self.has_super_pods = False
         self.is_readable = True  # false once a rank could not be read: then nothing is said about gaps
 
     def check(self, values: Values) -> List[Problem]:
-        version = self.text(values, "version", ())
+        version = self.version = self.text(values, "version", ())
+        self.has_super_pods = "super_pod_list" in values
         if version not in (None, "1.0", "1.2"):
             remedy = "write the version of this layout"
             self.note(("version",), f"{version!r} is not supported", "1.0, 1.2 or 2.0", remedy)
@@ -75,7 +80,7 @@ class ServerRules(Reader):
         for index, (where, server) in enumerate(servers):
             self._server(index, where, server, needs_ip)
         self._whole(servers)
-        if "super_pod_list" in values:
+        if self.has_super_pods:
             self._super_pods(values)
         return self.problems
 
@@ -104,10 +109,8 @@ class ServerRules(Reader):
         entries = list(self.objects(server, "device", where))
         for place, device in entries:
             self._device(index, place, device, ids, needs_ip and "host_ip" not in server)
-            super_id = self.text(device, "super_device_id", place, required=False)
-            if super_id is not None and server_id is not None:
-                field = (*place, "super_device_id")
-                self.super_devices.setdefault(server_id, []).append((field, super_id))
+            if self.version == "1.2":  # HCCL passes it over in others
+                self._super_device(server_id, place, device)
         self.devices.append(sorted(ids) if entries and len(ids) == len(entries) else None)
 
     def _device(
@@ -180,6 +183,17 @@ class ServerRules(Reader):
                 return
             left.add(server)
             last = server
+
+    def _super_device(self, server_id: Optional[str], where: Where, device: Values) -> None:
+        """The id of a device in its super pod."""
+        field = (*where, "super_device_id")
+        if self.has_super_pods and "super_device_id" not in device:
+            self.note(field, "is missing", f"{SDID}, for every device in a super pod", "add it")
+        number = self.digits(device, "super_device_id", where, SDID, required=False)
+        if number is not None and number >= NO_SUPER_DEVICE:
+            self.note(field, f"{number} stands for none", SDID, "leave super_pod_list out where it is none")
+        elif number is not None and server_id is not None:
+            self.super_devices.setdefault(server_id, []).append((field, number))
 
     def _super_pods(self, values: Values) -> None:
         pods: Dict[str, Where] = {}

@@ -180,11 +180,19 @@ def any_tables(draw: st.DrawFn) -> RankTable:
     for number, count in enumerate(draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))):
         order = draw(st.permutations(range(rank, rank + count)))
         ports = draw(st.booleans())
+        pod = str(number // 2) if version == "1.2" else None
         ranks = tuple(
-            Rank(order[i], i, f"10.{number}.0.{i}", {"device_port": str(16666 + i)} if ports else {})
+            Rank(
+                order[i],
+                i,
+                f"10.{number}.0.{i}",
+                {
+                    **({"device_port": str(16666 + i)} if ports else {}),
+                    **({"super_device_id": str(rank + i)} if pod is not None else {}),
+                },
+            )
             for i in range(count)
         )
-        pod = str(number // 2) if version == "1.2" else None
         more = draw(st.dictionaries(TEXT, TEXT, max_size=2))
         made.append(Server(f"s{number}", ranks, f"10.0.0.{number}", pod, more))
         rank += count

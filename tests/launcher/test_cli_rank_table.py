@@ -265,11 +265,6 @@ def test_a_server_without_a_host_is_told(tmp_path: Path) -> None:
             "device_kind: cpu\nrendezvous: rank_table\nhosts: [{address: 10.0.0.1, devices: 2}]\n",
             "on Ascend only",
         ),
-        (TWO_SERVERS.replace("name: node2", "name: node2\n    super_pod: a"), "form no super pods"),
-        (
-            TWO_SERVERS.replace("name: node2", "name: node2\n    super_pod: a").replace("910", "910_93"),
-            "hosts[0].super_pod: is missing",
-        ),
     ],
 )
 def test_mistakes_without_a_table_are_told(tmp_path: Path, text: str, words: str) -> None:
@@ -278,13 +273,11 @@ def test_mistakes_without_a_table_are_told(tmp_path: Path, text: str, words: str
     assert words in str(caught.value)
 
 
-def test_super_pods_make_a_table_of_version_1_2(tmp_path: Path) -> None:
+def test_a_cluster_file_makes_no_super_pods(tmp_path: Path) -> None:
+    """HCCL refuses super pods without the SDID of every device, which only the hosts know."""
     text = TWO_SERVERS.replace("ascend910", "ascend910_93")
-    text = text.replace("name: node1", "name: node1\n    super_pod: b").replace(
-        "name: node2", "name: node2\n    super_pod: a"
-    )
-    values = render(rank_table_of(load(tmp_path, text)))
-    assert values["version"] == "1.2"
-    assert [pod["super_pod_id"] for pod in values["super_pod_list"]] == ["a", "b"]
-    assert values["server_list"][0]["server_id"] == "10.0.0.2"  # a super pod's servers follow each other
-    assert render(rank_table_of(load(tmp_path, TWO_SERVERS)))["version"] == "1.0"
+    assert render(rank_table_of(load(tmp_path, text)))["version"] == "1.0"
+    values = render(rank_table_of(load(tmp_path, text + "rank_table_version: '1.2'\n")))
+    assert values["version"] == "1.2" and "super_pod_list" not in values
+    with pytest.raises(UserError, match=r"hosts\[0\].super_pod: unknown field"):
+        load(tmp_path, text.replace("name: node1", "name: node1\n    super_pod: a"))

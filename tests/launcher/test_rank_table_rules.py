@@ -75,6 +75,10 @@ BROKEN = [
     ("1.2", "server_list[0].device[0].device_id", "16", "16; expected 0 to 15"),
     ("1.2", f"{D}.super_device_id", 3, "is a number"),
     ("1.2", f"{D}.super_device_id", "1", "1 is also at server_list[0].device[1].super_device_id"),
+    ("1.2", f"{D}.super_device_id", REMOVED, "is missing; expected the SDID of `npu-smi info -t spod-info"),
+    ("1.2", f"{D}.super_device_id", "", "''; expected the SDID of"),
+    ("1.2", f"{D}.super_device_id", "0x3000000", "in digits"),
+    ("1.2", f"{D}.super_device_id", "4294967295", "4294967295 stands for none"),
     ("1.2", f"{D}.backup_device_ip", "192.168.1", "'192.168.1' is not an IP address"),
     ("1.2", f"{D}.backup_device_port", "0", "0; expected a port"),
     ("1.2", "super_pod_list", [], "is empty"),
@@ -174,6 +178,17 @@ def test_within_a_super_pod_no_address_is_needed() -> None:
     table["version"] = "1.0"
     del table["server_list"][0]["host_ip"]
     assert "is missing" in [p.what for p in check(table, CHIPS["ascend910_93"])]
+
+
+def test_without_super_pods_no_super_device_is_needed() -> None:
+    table = changed("1.2", "super_pod_list", REMOVED)  # Ascend 910_93 as separate servers
+    for server in table["server_list"]:
+        for device in server["device"]:
+            del device["super_device_id"]
+    assert check(table, CHIPS["ascend910_93"]) == []
+    table["version"] = "1.0"
+    table["server_list"][0]["device"][0]["super_device_id"] = ""  # not read in this version
+    assert check(table, CHIPS["ascend910_93"]) == []
 
 
 def test_ranks_that_alternate_between_servers_are_refused() -> None:
