@@ -27,7 +27,7 @@ class RankRules(Reader):
     def __init__(self, chip: Optional[Chip]) -> None:
         super().__init__()
         self.chip = chip
-        self.local_ids: Dict[Tuple[str, int], Where] = {}  # of a server, which its lowest layer names
+        self.on_server: Dict[Tuple[str, str, int], Where] = {}  # (server, field, id); see `_once_on_server`
 
     def check(self, values: Values) -> List[Problem]:
         version = self.text(values, "version", ())
@@ -50,7 +50,7 @@ class RankRules(Reader):
 
     def _rank(self, where: Where, entry: Values) -> Optional[int]:
         local_id = self.integer(entry, "local_id", where, 0, MOST_IDS)
-        self.integer(entry, "device_id", where, 0, MOST_IDS)
+        device_id = self.integer(entry, "device_id", where, 0, MOST_IDS)
         for name in ("device_port", "host_port"):
             self.integer(entry, name, where, 1, 65535, required=False)
         levels = list(self.objects(entry, "level_list", where))
@@ -65,15 +65,20 @@ class RankRules(Reader):
             last = layer if layer is not None else last
             self._level(place, level, layer)
         server = levels[0][1].get("net_instance_id") if levels else None
-        if isinstance(server, str) and local_id is not None:
-            self._once_on_server(server, local_id, (*where, "local_id"))
+        if isinstance(server, str):
+            self._once_on_server(server, "local_id", local_id, where)
+            self._once_on_server(server, "device_id", device_id, where)
         return self.integer(entry, "rank_id", where, 0, MOST_RANKS - 1)
 
-    def _once_on_server(self, server: str, local_id: int, where: Where) -> None:
-        if (server, local_id) in self.local_ids:
-            what = f"{local_id} occurs twice in {server}"
-            self.note(where, what, "every device of a server once", "correct one of them")
-        self.local_ids.setdefault((server, local_id), where)
+    def _once_on_server(self, server: str, name: str, number: Optional[int], where: Where) -> None:
+        """HCCL takes a device_id twice, but a rank's place is its server and device: one would vanish."""
+        if number is None:
+            return
+        if (server, name, number) in self.on_server:
+            what = f"{number} occurs twice in {server}"
+            remedy = "correct one of them: a server is what the net_instance_id of the lowest layer names"
+            self.note((*where, name), what, "every device of a server once", remedy)
+        self.on_server.setdefault((server, name, number), where)
 
     def _level(self, where: Where, level: Values, layer: Optional[int]) -> None:
         instance = self.text(level, "net_instance_id", where)

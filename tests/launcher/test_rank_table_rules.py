@@ -103,6 +103,7 @@ BROKEN = [
     ("2.0", f"{R}.device_id", 65, "65; expected a whole number from 0 to 64"),
     ("2.0", f"{R}.local_id", 0, "0 occurs twice in server0"),
     ("2.0", f"{R}.local_id", REMOVED, "is missing"),
+    ("2.0", f"{R}.device_id", 0, "0 occurs twice in server0; expected every device of a server once"),
     ("2.0", f"{R}.device_port", 0, "0; expected a whole number from 1 to 65535"),
     ("2.0", f"{R}.level_list", [], "is empty"),
     ("2.0", f"{L}.net_layer", 1, "1; expected layers from 0 on, ascending"),
