@@ -105,10 +105,12 @@ class ServerRules(Reader):
             if name == "host_ip" and any(address.version == 6 for address in found):
                 remedy = "write the host's IPv4 address, or leave it out"
                 self.note((*where, name), f"{found[0]} is IPv6", "an IPv4 address", remedy)
+        # of the devices' addresses; HCCL refuses Ascend 910B without these, and its guide 910
+        stands_in = "host_ip" in server and (self.chip is None or self.chip.kind == "ascend910_93")
         ids: Dict[int, Where] = {}
         entries = list(self.objects(server, "device", where))
         for place, device in entries:
-            self._device(index, place, device, ids, needs_ip and "host_ip" not in server)
+            self._device(index, place, device, ids, needs_ip and not stands_in)
             if self.version == "1.2":  # HCCL passes it over in others
                 self._super_device(server_id, place, device)
         self.devices.append(sorted(ids) if entries and len(ids) == len(entries) else None)

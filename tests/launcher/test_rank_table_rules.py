@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import BASES, KINDS, REMOVED, changed, where
+from tables import BASES, KINDS, REMOVED, changed, servers, where
 
 from launcher.chips import CHIPS
 from launcher.rank_table_rules import check
@@ -167,6 +167,20 @@ def test_the_fewest_devices_and_addresses_that_a_chip_demands() -> None:
     }
     del table["server_list"][0]["device"][1]["device_ip"]
     assert [p.what for p in check(table, CHIPS["ascend910"])] == ["is empty", "is missing"]
+
+
+@pytest.mark.parametrize("kind, count", [("ascend910", 4), ("ascend910b", 4), ("ascend910_93", 0), (None, 0)])
+@pytest.mark.parametrize("ip", ["", REMOVED])
+def test_a_host_ip_stands_in_for_device_ips_on_910_93_only(ip: Any, kind: Any, count: int) -> None:
+    table = servers()
+    for number, server in enumerate(table["server_list"]):
+        server["host_ip"] = f"172.16.0.{number}"
+        for device in server["device"]:
+            device["device_ip"] = ip
+            if ip is REMOVED:
+                del device["device_ip"]
+    problems = check(table, CHIPS.get(kind))
+    assert len(problems) == count and all(p.where[-1] == "device_ip" for p in problems)
 
 
 def test_within_a_super_pod_no_address_is_needed() -> None:
