@@ -257,15 +257,11 @@ def _meeting(
 def _rank_table(
     cluster: Cluster, slots: Sequence[Slot], facts: Mapping[str, HostFacts]
 ) -> Optional[RankTable]:
-    """The table that the attempt needs; None where it needs none."""
+    """The table that the attempt needs, checked; None where it needs none."""
     if len(slots) == 1 or not (cluster.chip.is_ascend or cluster.rank_table):
         return None
     hosts = {_server_id(slot.host): slot.host for slot in slots}
-    if cluster.rank_table is not None:
-        given = of_places(cluster.rank_table, [_place(slot) for slot in slots])
-        servers = (replace(s, pod_ip=_pod_ip(cluster, hosts[s.server_id])) for s in given.servers)
-        return given if given.version == "2.0" else replace(given, servers=tuple(servers))
-    unknown = [slot for slot in slots if slot.device.ip is None]
+    unknown = [slot for slot in slots if slot.device.ip is None and cluster.rank_table is None]
     silent = [slot for slot in unknown if slot.host.name in facts]
     if silent and (cluster.chip.needs_ip or len(hosts) > 1):
         ids = ", ".join(str(slot.device.id) for slot in silent)
@@ -273,7 +269,13 @@ def _rank_table(
             f"{silent[0].host.name}: no IP address is known for device {ids}: neither {cluster.source} nor "
             "hccn_tool or /etc/hccn.conf of the host names one; write `devices: {0: 192.1.27.6, ...}`"
         )
-    table = _made_table(cluster, slots, has_ips=not unknown)
+    if cluster.rank_table is None:
+        table = _made_table(cluster, slots, has_ips=not unknown)
+    else:
+        table = of_places(cluster.rank_table, [_place(slot) for slot in slots])
+        if table.version != "2.0":  # which has no place for a pod_ip
+            servers = (replace(s, pod_ip=_pod_ip(cluster, hosts[s.server_id])) for s in table.servers)
+            table = replace(table, servers=tuple(servers))
     problems = rank_table_rules.check(rank_table_forms.render(table), None if unknown else cluster.chip)
     if problems:
         raise PreflightError(

@@ -6,9 +6,10 @@ name, so what HCCL's user guide (cluster_info_config) and its parser demand is c
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from launcher.chips import Chip, subset_problems
+from launcher.chips import CHIPS, Chip, subset_problems
 from launcher.rank_table_fields import COMPARE, PORTS, Address, Reader, Values
 from launcher.yaml_lines import Problem, Where
 
@@ -49,13 +50,16 @@ def version_problem(version: Optional[str], chip: Optional[Chip]) -> Optional[Pr
 class ServerRules(Reader):
     """Versions 1.0 and 1.2. Notes what has to be unique or dense over the whole table on its way."""
 
+    LIST = "server_list"  # what texts call the servers
+
     def __init__(self, chip: Optional[Chip]) -> None:
         super().__init__()
         self.chip = chip if chip is not None and chip.is_ascend else None
         self.server_ids: Dict[str, Where] = {}
         self.ips: Dict[Address, Where] = {}
         self.super_devices: Dict[str, List[Tuple[Where, int]]] = {}  # server id -> (field, SDID)
-        self.devices: List[Optional[List[int]]] = []  # ids of each server
+        self.devices: List[Optional[List[int]]] = []  # ids of each server; None: could not be read
+        self.places: List[Where] = []  # of each server's devices
         self.ranks: List[Tuple[int, int]] = []  # (rank, server index) in the table's order
         self.ip_counts: Dict[int, Where] = {}  # addresses of a device -> the first that has so many
         self.version: Optional[str] = None
@@ -79,7 +83,7 @@ class ServerRules(Reader):
         needs_ip = self._needs_ip(values, version, len(servers))
         for index, (where, server) in enumerate(servers):
             self._server(index, where, server, needs_ip)
-        self._whole(servers)
+        self._whole()
         if self.has_super_pods:
             self._super_pods(values)
         return self.problems
@@ -92,13 +96,8 @@ class ServerRules(Reader):
         return servers > 1 or bool(self.chip and self.chip.needs_ip)
 
     def _server(self, index: int, where: Where, server: Values, needs_ip: bool) -> None:
-        server_id = self.text(server, "server_id", where)
+        server_id = self._server_id(server, where)
         if server_id is not None:
-            if not 0 < len(server_id) <= SERVER_ID_CHARACTERS:
-                expected = f"1 to {SERVER_ID_CHARACTERS} characters"
-                self.note(
-                    (*where, "server_id"), f"{len(server_id)} characters", expected, "rename the server"
-                )
             self.once(self.server_ids, server_id, (*where, "server_id"))
         for name in ("host_ip", "pod_ip"):
             found = self.addresses(self.text(server, name, where, required=False), (*where, name))
@@ -113,7 +112,18 @@ class ServerRules(Reader):
             self._device(index, place, device, ids, needs_ip and not stands_in)
             if self.version == "1.2":  # HCCL passes it over in others
                 self._super_device(server_id, place, device)
-        self.devices.append(sorted(ids) if entries and len(ids) == len(entries) else None)
+        self._ids_of_server((*where, "device"), ids, len(entries))
+
+    def _server_id(self, server: Values, where: Where) -> Optional[str]:
+        server_id = self.text(server, "server_id", where)
+        if server_id is not None and not 0 < len(server_id) <= SERVER_ID_CHARACTERS:
+            expected = f"1 to {SERVER_ID_CHARACTERS} characters"
+            self.note((*where, "server_id"), f"{len(server_id)} characters", expected, "rename the server")
+        return server_id
+
+    def _ids_of_server(self, where: Where, ids: Dict[int, Where], count: int) -> None:
+        self.places.append(where)
+        self.devices.append(sorted(ids) if ids and len(ids) == count else None)
 
     def _device(
         self, server: int, where: Where, device: Values, ids: Dict[int, Where], needs_ip: bool
@@ -152,7 +162,7 @@ class ServerRules(Reader):
         if addresses:
             self.ip_counts.setdefault(len(addresses), field)
 
-    def _whole(self, servers: List[Tuple[Where, Values]]) -> None:
+    def _whole(self) -> None:
         """What no single entry can break."""
         first: Dict[int, Tuple[Address, Where]] = {}
         for address, where in self.ips.items():
@@ -170,9 +180,8 @@ class ServerRules(Reader):
             self.dense([rank for rank, _ in self.ranks])
             self._contiguous()
         if self.chip is not None:
-            for found in subset_problems(self.chip, self.devices, "server_list"):
-                where = ("server_list", found.server, "device")
-                self.note(where, found.what, found.expected, found.remedy)
+            for found in subset_problems(self.chip, self.devices, self.LIST):
+                self.note(self.places[found.server], found.what, found.expected, found.remedy)
 
     def _contiguous(self) -> None:
         left: Set[int] = set()
@@ -233,45 +242,48 @@ class ServerRules(Reader):
             self.note(("server_list",), what, "the servers of a super pod one after the other", remedy)
 
 
-class GroupRules(Reader):
-    """The old form of Ascend 910: the order of its devices gives the ranks."""
+class GroupRules(ServerRules):
+    """The old form of Ascend 910: the order of its devices gives the ranks. Else what version 1.0 demands."""
+
+    LIST = "servers"
 
     def __init__(self, chip: Optional[Chip]) -> None:
-        super().__init__()
-        self.chip = chip
+        super().__init__(chip)
+        self.entries: Dict[str, List[Tuple[Where, Values]]] = {}  # server id -> its devices
 
     def check(self, values: Values) -> List[Problem]:
         if self.chip is not None and self.chip.kind != "ascend910":
             what = "group_list is the old form, for Ascend 910 alone"
             self.note(("group_list",), what, f"a table for {self.chip.product}", "make one for this chip")
+        self.chip = CHIPS["ascend910"]
         self.is_completed(values)
         groups = list(self.objects(values, "group_list", ()))
         self._count(values, "group_count", (), len(groups), "group_list")
-        ips: Dict[Address, Where] = {}
-        ids: Dict[Tuple[str, int], Where] = {}
-        servers: List[str] = []
         for where, group in groups:
             instances = list(self.objects(group, "instance_list", where))
             self._count(group, "instance_count", where, len(instances), "instance_list")
-            devices = 0
-            for place, instance in instances:
-                server_id = self.text(instance, "server_id", place)
-                if server_id is not None and server_id not in servers[-1:]:
-                    if server_id in servers:
-                        what = f"{server_id} comes again after another server"
-                        expected = "the instances of a server one after the other"
-                        self.note((*place, "server_id"), what, expected, "put them together")
-                    servers.append(server_id)
-                for spot, device in self.objects(instance, "devices", place):
-                    devices += 1
-                    device_id = self.digits(device, "device_id", spot, "a device id")
-                    if device_id is not None:
-                        self.once(ids, (str(server_id), device_id), (*spot, "device_id"))
-                    field = (*spot, "device_ip")
-                    for address in self.addresses(self.text(device, "device_ip", spot), field):
-                        self.once(ips, address, field)
+            devices = sum(self._instance(place, instance) for place, instance in instances)
             self._count(group, "device_count", where, devices, "its devices")
+        rank = itertools.count()
+        for index, entries in enumerate(self.entries.values()):
+            ids: Dict[int, Where] = {}
+            for place, device in entries:
+                self._device(index, place, {**device, "rank_id": str(next(rank))}, ids, needs_ip=True)
+            self._ids_of_server(entries[0][0][:-1] if entries else ("group_list",), ids, len(entries))
+        self._whole()
         return self.problems
+
+    def _instance(self, where: Where, instance: Values) -> int:
+        """How many devices it has, which go to those of its server."""
+        devices = list(self.objects(instance, "devices", where))
+        server_id = self._server_id(instance, where)
+        if server_id is not None:
+            if server_id in self.entries and server_id != next(reversed(self.entries)):
+                what = f"{server_id} comes again after another server"
+                expected = "the instances of a server one after the other"
+                self.note((*where, "server_id"), what, expected, "put them together")
+            self.entries.setdefault(server_id, []).extend(devices)
+        return len(devices)
 
     def _count(self, holder: Values, name: str, where: Where, right: int, of: str) -> None:
         count = self.text(holder, name, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict, List
 
 import pytest
@@ -13,6 +14,7 @@ from test_plan import JOB, scheduler, with_ips, workers
 
 from launcher.cluster import Cluster, cluster_from
 from launcher.cluster_table import cluster_values
+from launcher.errors import PreflightError
 from launcher.plan import HostFacts, make_plan
 from launcher.rank_table import RankTable, of_places
 from launcher.rank_table_forms import render
@@ -79,6 +81,18 @@ def test_what_a_table_says_more_is_kept_and_pod_ip_is_the_plans() -> None:
     for server in plan.rank_table["server_list"]:
         assert server.pop("pod_ip") == server["host_ip"]
     assert plan.rank_table == table
+
+
+def test_a_given_table_is_checked_too() -> None:
+    good = on_table(BASES["old"](), "ascend910")
+    table = good.rank_table
+    assert table is not None and make_plan(good, JOB, {}).rank_table is not None
+    silent = (replace(s, ranks=tuple(replace(r, device_ip="") for r in s.ranks)) for s in table.servers)
+    bad = replace(good, rank_table=replace(table, servers=tuple(silent)))
+    with pytest.raises(
+        PreflightError, match=r"not valid: .*server_list\[0\].device\[0\].device_ip: is empty"
+    ):
+        make_plan(bad, JOB, {})
 
 
 def test_the_peers_are_what_each_rank_has_to_find() -> None:

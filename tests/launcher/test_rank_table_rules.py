@@ -133,7 +133,13 @@ BROKEN = [
         "192.1.27.6",
         "is also at group_list[0].instance_list[0].devices[0]",
     ),
+    ("old", f"{G}.devices[0].device_ip", "", "is empty; expected an IP address, which the devices need"),
+    ("old", f"{G}.devices[0].device_ip", "fd00::1", "IPv6, others are not; expected one family"),
+    ("old", f"{G}.devices[0].device_id", "12", "12; expected 0 to 7; write the physical id"),
+    ("old", f"{G}.devices[0].device_id", "4", "devices [1, 4] are of two rings", f"{G}.devices"),
+    ("old", f"{G}.devices[1]", REMOVED, "1 device, but servers[0] has 2", f"{G}.devices"),
     ("old", f"{G}.devices", [], "is empty"),
+    ("old", f"{G}.server_id", "", "0 characters; expected 1 to 64"),
     ("old", f"{G}.server_id", 2, "is a number"),
 ]
 
@@ -239,6 +245,8 @@ def test_other_files_are_told_from_rank_tables() -> None:
         assert words in problem.what
     (problem,) = check(BASES["old"](), CHIPS["ascend910b"])
     assert "for Ascend 910 alone" in problem.what
+    (problem,) = check(changed("old", f"{G}.devices[0].device_ip", ""))  # also where no kind is named
+    assert problem.what == "is empty"
 
 
 PLAIN = st.recursive(
