@@ -49,11 +49,18 @@ def here(device_index: int) -> Place:
 
 
 def _own_address(scheduler: Optional[str]) -> Optional[str]:
-    """The address that this host reaches the scheduler from, which MindSpore registers the worker with."""
+    """The address that MindSpore registers this worker with: MS_WORKER_IP, which it reads for IPv6 alone and
+    which has to be one of this host's, else the one that the scheduler is reached from."""
     if scheduler is None:
         return None
     family = socket.AF_INET6 if ":" in scheduler else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            if family == socket.AF_INET6 and "MS_WORKER_IP" in os.environ:
+                probe.bind((os.environ["MS_WORKER_IP"], 0))
+                return str(probe.getsockname()[0])
+        except OSError:
+            pass  # not of this host
         probe.connect((scheduler, 1))  # of UDP: chooses the way, sends nothing
         return str(probe.getsockname()[0])
 

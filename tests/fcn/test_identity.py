@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_the_device_is_the_physical_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert identity.here(1).device == 1
     monkeypatch.setenv("MS_SCHED_HOST", "127.0.0.1")
     assert identity.here(0).address == "127.0.0.1"
+
+
+def test_the_address_is_the_one_that_mindspore_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with several IPv6 addresses may reach the scheduler from another one than the plan's."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setenv("MS_SCHED_HOST", "fd00::1")
+    monkeypatch.setenv("MS_WORKER_IP", "::1")
+    assert identity.here(0).address == "::1"
 
 
 JOIN = (
