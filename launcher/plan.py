@@ -267,7 +267,8 @@ def _rank_table(
         ids = ", ".join(str(slot.device.id) for slot in silent)
         raise PreflightError(
             f"{silent[0].host.name}: no IP address is known for device {ids}: neither {cluster.source} nor "
-            "hccn_tool or /etc/hccn.conf of the host names one; write `devices: {0: 192.1.27.6, ...}`"
+            "the host's hccn_tool (where it has none, /etc/hccn.conf) names one; see what `hccn_tool -i "
+            f"{silent[0].device.id} -ip -g` says there, or write `devices: {{0: 192.1.27.6, ...}}`"
         )
     if cluster.rank_table is None:
         table = _made_table(cluster, slots, has_ips=not unknown)
