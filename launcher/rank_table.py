@@ -51,6 +51,11 @@ class Server:
     more: Fields = field(default_factory=dict)
 
     @property
+    def turn(self) -> Tuple[str, str]:
+        """Sorts servers: those of a super pod stay together, as HCCL demands."""
+        return self.super_pod or "", self.server_id
+
+    @property
     def address(self) -> Optional[str]:
         """The host's address, from the first field that says it; None where only its name is known.
 
@@ -83,11 +88,12 @@ class RankTable:
 
     @property
     def is_in_order(self) -> bool:
-        """Whether the ranks follow the dictionary order of the server ids, as MindSpore's guide wants it.
+        """Whether the ranks follow the dictionary order of the server ids, as MindSpore's guide wants it, in
+        each super pod.
 
         HCCL does not mind, and MindCluster numbers the servers in the order of its pods.
         """
-        order = [server.server_id for server, _ in self.by_rank()]
+        order = [server.turn for server, _ in self.by_rank()]
         return order == sorted(order)
 
 
@@ -115,10 +121,7 @@ def merge(tables: Mapping[str, RankTable]) -> RankTable:
     problems += _held_twice(tables)
     if problems:
         raise UserError("\n".join(problems))
-    servers = sorted(
-        (server for table in tables.values() for server in table.servers),
-        key=lambda server: (server.super_pod or "", server.server_id),
-    )
+    servers = sorted((server for table in tables.values() for server in table.servers), key=lambda s: s.turn)
     ordered = [replace(s, ranks=tuple(sorted(s.ranks, key=lambda r: r.rank_id))) for s in servers]
     places = [(server.server_id, rank.device_id) for server in ordered for rank in server.ranks]
     more = {name: value for table in tables.values() for name, value in table.more.items()}

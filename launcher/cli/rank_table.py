@@ -52,7 +52,7 @@ def check(files: Tuple[str, ...], kind: Optional[str]) -> None:
             table = _read(file, _chip(kind))
             click.echo(f"{file}: good, {_summary(table)}")
             if not table.is_in_order:
-                what = "MindSpore's guide wants ranks in the dictionary order of the server ids"
+                what = "MindSpore's guide wants ranks in the dictionary order of server ids, per super pod"
                 click.echo(f"note: {file}: {what}; `rank-table merge {file}` numbers them so")
         except UserError as error:
             problems.append(str(error))

@@ -108,6 +108,16 @@ def test_merging_gives_the_same_table_whatever_the_order(order: List[int], versi
     assert merge(parts) == whole
 
 
+def test_super_pods_are_in_order_one_after_the_other() -> None:
+    values = super_pods()
+    for pod, name in zip(values["super_pod_list"], ("1", "0")):
+        pod["super_pod_id"] = name
+    assert not parse(values).is_in_order
+    merged = merge({"a.json": parse(values)})
+    assert [server.server_id for server in merged.servers] == ["node_2", "node_3", "node_0", "node_1"]
+    assert merged.is_in_order and check(render(merged)) == []
+
+
 def test_what_two_tables_both_have_is_refused() -> None:
     one, two = parse(servers()), parse(changed("1.0", "server_list[0].server_id", "10.0.0.3"))
     with pytest.raises(UserError) as caught:
