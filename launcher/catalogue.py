@@ -6,7 +6,6 @@ errors.yaml holds it. The CANN toolkit's own list of codes, where it is installe
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -14,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
+from launcher import cann
+
 FILE = Path(__file__).with_name("errors.yaml")
 TOOLKIT = "/usr/local/Ascend/ascend-toolkit/latest"  # where nothing else is said
-TOOLKIT_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")  # of its set_env.sh
 TOOLKIT_CODES = ("runtime/conf/error_manager/error_code.json", "conf/error_manager/error_code.json")
 
 _CODE = r"E[1-9A-Z]\d{4}"
@@ -195,8 +195,7 @@ def _listed(value: Any) -> Tuple[str, ...]:
 
 def toolkit_codes() -> Dict[str, Signature]:
     """What the installed CANN toolkit says of its codes; empty where there is none, or it is unreadable."""
-    roots = [os.environ[name] for name in TOOLKIT_VARIABLES if os.environ.get(name)]
-    for path in (Path(root) / file for root in [*roots, TOOLKIT] for file in TOOLKIT_CODES):
+    for path in (Path(home) / file for home in [*cann.homes(), TOOLKIT] for file in TOOLKIT_CODES):
         try:
             entries = json.loads(path.read_bytes())["error_info_list"]
             return {entry["ErrCode"]: _of_toolkit(entry, path) for entry in entries}

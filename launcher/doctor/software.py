@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
+from launcher import cann
 from launcher.doctor.check import Check, Finding, Request, View, odd_ones
 
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 TOOLKITS = (Path("/usr/local/Ascend/cann"), Path("/usr/local/Ascend/ascend-toolkit"))
-TOOLKIT_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")  # one of them is set by every set_env.sh
 LIBRARIES = ("libascendcl.so", "libhccl.so")
 MINDSPORE = "2.10"
 PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
@@ -44,8 +44,7 @@ def gather_versions(request: Request) -> Dict[str, Any]:
 
 def _toolkit_info() -> Optional[Path]:
     """The file that names CANN's version, of the toolkit that the environment leads to."""
-    homes = [os.environ[name] for name in TOOLKIT_VARIABLES if os.environ.get(name)]
-    for home in map(Path, homes):
+    for home in map(Path, cann.homes()):
         for file in sorted(home.glob("*-linux/ascend_toolkit_install.info")) + [
             home / "ascend_toolkit_install.info"
         ]:
@@ -137,7 +136,7 @@ def gather_environment(request: Request) -> Dict[str, Any]:
     set_env.sh files that are there."""
     folders = [Path(entry) for entry in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if entry]
     return {
-        "home": next((os.environ[name] for name in TOOLKIT_VARIABLES if os.environ.get(name)), None),
+        "home": next(iter(cann.homes()), None),
         "missing": [name for name in LIBRARIES if not any((folder / name).exists() for folder in folders)],
         "scripts": [str(folder / "set_env.sh") for folder in TOOLKITS if (folder / "set_env.sh").exists()],
     }

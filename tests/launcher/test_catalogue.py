@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import catalogue as module
+from launcher import cann
 from launcher.catalogue import FILE, Catalogue, Role, Signature, catalogue, toolkit_codes
 
 LINES = yaml.safe_load(Path(__file__).with_name("error_lines.yaml").read_text())
@@ -86,7 +86,7 @@ def test_sources_are_those_that_the_head_of_the_file_explains():
 def toolkit(tmp_path, monkeypatch):
     folder = tmp_path / "runtime/conf/error_manager"
     folder.mkdir(parents=True)
-    for name in module.TOOLKIT_VARIABLES:
+    for name in cann.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
     return folder / "error_code.json"
