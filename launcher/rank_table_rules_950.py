@@ -63,7 +63,7 @@ class RankRules(Reader):
                 expected = "layers from 0 on, ascending"
                 self.note((*place, "net_layer"), str(layer), expected, "put the layers in order")
             last = layer if layer is not None else last
-            self._level(place, level, layer)
+            self._level(place, level)
         server = levels[0][1].get("net_instance_id") if levels else None
         if isinstance(server, str):
             self._once_on_server(server, "local_id", local_id, where)
@@ -80,7 +80,7 @@ class RankRules(Reader):
             self.note((*where, name), what, "every device of a server once", remedy)
         self.on_server.setdefault((server, name, number), where)
 
-    def _level(self, where: Where, level: Values, layer: Optional[int]) -> None:
+    def _level(self, where: Where, level: Values) -> None:
         instance = self.text(level, "net_instance_id", where)
         if instance is not None and not 0 < len(instance) <= 1024:
             remedy = "name the network instance"
@@ -88,10 +88,9 @@ class RankRules(Reader):
         kind = self.text(level, "net_type", where)
         if kind is not None and kind not in NET_TYPES:
             self.note((*where, "net_type"), repr(kind), " or ".join(NET_TYPES), "write one of these")
-        elif kind == NET_TYPES[0] and layer not in (None, 0):
-            remedy = "only layer 0 is described by the topology file: write CLOS"
-            self.note((*where, "net_type"), f"{kind} in layer {layer}", "CLOS", remedy)
         self.text(level, "net_attr", where, required=False)
+        if level.get("rank_addr_list") == []:
+            return  # MindCluster's word for a network that a device is not in
         addresses = list(self.objects(level, "rank_addr_list", where))
         if len(addresses) > MOST_ADDRESSES:
             self._too_many((*where, "rank_addr_list"), len(addresses), MOST_ADDRESSES, "addresses")

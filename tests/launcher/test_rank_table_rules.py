@@ -110,7 +110,6 @@ BROKEN = [
     ("2.0", f"{L}.net_layer", 8, "8; expected a whole number from 0 to 7"),
     ("2.0", f"{L}.net_instance_id", "", "0 characters; expected 1 to 1024"),
     ("2.0", f"{L}.net_type", "MESH", "'MESH'; expected TOPO_FILE_DESC or CLOS"),
-    ("2.0", f"{R}.level_list[1].net_type", "TOPO_FILE_DESC", "TOPO_FILE_DESC in layer 1; expected CLOS"),
     (
         "2.0",
         f"{L}.rank_addr_list",
@@ -210,6 +209,11 @@ def test_without_super_pods_no_super_device_is_needed() -> None:
     table["version"] = "1.0"
     table["server_list"][0]["device"][0]["super_device_id"] = ""  # not read in this version
     assert check(table, CHIPS["ascend910_93"]) == []
+
+
+def test_a_layer_may_have_a_topology_of_its_own_or_no_addresses() -> None:
+    for path, value in (("net_type", "TOPO_FILE_DESC"), ("rank_addr_list", [])):
+        assert check(changed("2.0", f"{R}.level_list[1].{path}", value), CHIPS["ascend950"]) == []
 
 
 def test_ranks_that_alternate_between_servers_are_refused() -> None:
