@@ -39,8 +39,14 @@ def hccl_ports(environ: Mapping[str, str]) -> Tuple[int, ...]:
 
 def wanted(request: Request) -> Tuple[int, ...]:
     """The ports that must be free on this host."""
-    hccl = (*hccl_ports(os.environ), DEVICE_PORT) if request.devices else ()
-    return hccl if request.master_port is None else (*hccl, request.master_port)
+    ports: List[int] = []
+    if request.devices:
+        ports += hccl_ports(os.environ)
+        if not os.environ.get("HCCL_NPU_SOCKET_PORT_RANGE"):
+            ports.append(DEVICE_PORT)
+    if request.master_port is not None:
+        ports.append(request.master_port)
+    return tuple(ports)
 
 
 def gather_ports(request: Request) -> List[Dict[str, Any]]:
@@ -128,13 +134,16 @@ def judge_ports(view: View) -> Iterator[Finding]:
             port, is_masters = taken["port"], taken["port"] == view.cluster.master_port
             if is_masters and host is not view.cluster.hosts[0]:
                 continue  # the ranks meet on the first host alone
+            remedy = "set HCCL_IF_BASE_PORT in `env` of the cluster file to 32 free ports"
+            if is_masters:
+                remedy = "leave master_port out to take a free one"
+            elif port == DEVICE_PORT:
+                remedy = "leave it where the devices have network cards of their own"
             yield Finding(
                 host.name,
                 f"TCP port {port} is held by {taken['owner']}",
                 "the ranks cannot meet there" if is_masters else "HCCL cannot listen there (EI0019, EJ0003)",
-                "end it, or leave master_port out to take a free one"
-                if is_masters
-                else "end it, or set HCCL_IF_BASE_PORT in `env` of the cluster file to 32 free ports",
+                f"end it, or {remedy}",
                 # a connection may be gone soon; the devices' own port is theirs, but where they share a card
                 fatal=taken["listens"] and port != DEVICE_PORT,
             )

@@ -305,6 +305,7 @@ def test_a_connection_or_a_port_of_the_cards_may_do_no_harm(port: int, listens: 
     taken = {"ports": [{"port": port, "owner": "process 7", "listens": listens}]}
     (found,) = findings(hosts(2), h1=taken)
     assert found.fatal is fatal
+    assert ("HCCL_IF_BASE_PORT" in found.remedy) is (port != 16666)  # which that does not move
 
 
 def test_a_part_of_canns_environment_may_do() -> None:
@@ -358,21 +359,21 @@ def test_a_port_is_told_with_the_process_that_holds_it_at_this_hosts_address() -
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, range(60000, 60032)),
-        ({"HCCL_IF_BASE_PORT": "61000"}, range(61000, 61032)),
-        ({"HCCL_IF_BASE_PORT": "61000", "HCCL_HOST_SOCKET_PORT_RANGE": "50000-50050"}, ()),
-        ({"HCCL_HOST_SOCKET_PORT_RANGE": "auto"}, ()),
+        ({}, (*range(60000, 60032), 16666)),
+        ({"HCCL_IF_BASE_PORT": "61000"}, (*range(61000, 61032), 16666)),
+        ({"HCCL_IF_BASE_PORT": "61000", "HCCL_HOST_SOCKET_PORT_RANGE": "50000-50050"}, (16666,)),
+        ({"HCCL_HOST_SOCKET_PORT_RANGE": "auto", "HCCL_NPU_SOCKET_PORT_RANGE": "auto"}, ()),
     ],
 )
 def test_the_ports_of_hccl_are_those_that_the_hosts_environment_gives(
     monkeypatch: pytest.MonkeyPatch, environ: Dict[str, str], expected: Any
 ) -> None:
-    for name in ("HCCL_IF_BASE_PORT", "HCCL_HOST_SOCKET_PORT_RANGE"):
+    for name in ("HCCL_IF_BASE_PORT", "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    assert ports.wanted(Request(devices=(0,))) == (*expected, 16666)
-    assert ports.wanted(Request(devices=(0,), master_port=29400)) == (*expected, 16666, 29400)
+    assert ports.wanted(Request(devices=(0,))) == expected
+    assert ports.wanted(Request(devices=(0,), master_port=29400)) == (*expected, 29400)
     assert ports.wanted(Request()) == ()
 
 
