@@ -383,6 +383,13 @@ def _notes(
             f"the IP addresses of device {ids} of {to_ask[0].host.name} are asked for when the run starts: "
             "until then the rank table has none"
         )
+    in_part = {slot.host.name for slot in slots if slot.visible != tuple(range(cluster.chip.devices or 0))}
+    in_part &= set(asked)
+    if cluster.chip.is_ascend and in_part:
+        notes.append(
+            f"ASCEND_RT_VISIBLE_DEVICES of {', '.join(sorted(in_part))} is that of a host; where it is a "
+            "container, it is known when the run starts"
+        )
     if meeting.address is not None and meeting.port is None:
         notes.append(f"the port on {meeting.address} is chosen when the run starts")
     return notes

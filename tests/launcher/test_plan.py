@@ -243,7 +243,10 @@ def test_device_id_is_an_index_and_the_subset_is_made_visible() -> None:
 
 def test_in_a_container_the_visible_devices_are_those_that_it_counts() -> None:
     facts = {"node1": HostFacts(free_ports=(20001,), logical={4: 0, 5: 1, 6: 2, 7: 3})}
+    unseen = make_plan(cluster("ascend910", with_ips(1, 6, 7)), JOB, {})
+    assert any("ASCEND_RT_VISIBLE_DEVICES of node1 is that of a host" in note for note in unseen.notes)
     plan = make_plan(cluster("ascend910", with_ips(1, 6, 7)), JOB, facts)
+    assert plan.notes == ()
     assert {process.env["ASCEND_RT_VISIBLE_DEVICES"] for process in workers(plan)} == {"2,3"}
     assert {process.env["FCN_DEVICES"] for process in workers(plan)} == {"6,7"}
     assert [process.env["DEVICE_ID"] for process in workers(plan)] == ["0", "1"]
