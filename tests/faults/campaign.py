@@ -36,7 +36,12 @@ def main(rows: Sequence[Row], program: str, description: str) -> int:
     parser.add_argument("--count", type=int, metavar="N", help="so many cases of each row")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="CASE", help="this case alone")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the results as JSON; rows that are not played stay",
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names, which may hold *; all")
     args = parser.parse_args()
     results, began = [], time.monotonic()
@@ -54,8 +59,7 @@ def main(rows: Sequence[Row], program: str, description: str) -> int:
         names = ", ".join(row.name for row in rows)
         parser.error(f"nothing to play of {', '.join(args.rows)}; rows are {names}")
     if args.out:
-        content = {"machine": machine(), "seed": args.seed, "rows": results}
-        args.out.write_text(json.dumps(content, indent=1) + "\n")
+        write(args.out, args.seed, results, [row.name for row in rows])
     kept = [result["kept"] for result in results]
     passed_s = time.monotonic() - began
     print(
@@ -114,6 +118,14 @@ def play(row: Row, seed: int, numbers: Sequence[int], strict: bool) -> Dict[str,
         "broken": broken,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def write(out: Path, seed: int, results: Sequence[Dict[str, Any]], names: Sequence[str]) -> None:
+    """These results, and those of other rows that the file has from before; in the order of the names."""
+    before = json.loads(out.read_text())["rows"] if out.exists() else []
+    known = {result["row"]: result for result in (*before, *results)}
+    content = {"machine": machine(), "seed": seed, "rows": [known[name] for name in names if name in known]}
+    out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def show(result: Dict[str, Any]) -> None:
