@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from launching import environment
 from row import Broken
 
 from fcn import checkpoint
+from fcn.saver import BEST
 from launcher.agent import processes
 
 NETWORK = ("num_classes=4", "encoder_width=0.0625", "fc_channels=8", "crop_size=32", "global_batch=16")
@@ -36,12 +36,15 @@ _POLL_S = 0.002
 class Result(NamedTuple):
     """What a training ends with.
 
-    losses: of the steps, from 1, as they are written. state: sha256 of every array of the last checkpoint.
+    losses: of the steps, from 1, as they are written. scores: of the evaluations, by step. state: sha256 of
+    every array of the last checkpoint. best: manifest of the best one, with the sha256 of its file.
     """
 
     losses: Dict[int, float]
+    scores: Dict[int, Tuple[float, float]]
     state: Dict[str, str]
     loss_scale: Dict[str, Any]
+    best: Dict[str, Any]
     seconds: float
 
     def require_same(self, other: Result) -> None:
@@ -58,6 +61,10 @@ class Result(NamedTuple):
             raise Broken(f"{len(wrong)} arrays end with other bits, such as {wrong[0]}")
         if other.loss_scale != self.loss_scale:
             raise Broken(f"the loss scale ends as {other.loss_scale}, not {self.loss_scale}")
+        if other.scores != self.scores:
+            raise Broken(f"the evaluations have the scores {other.scores}, not {self.scores}")
+        if other.best != self.best:
+            raise Broken(f"the best checkpoint is {other.best}, not {self.best}")
 
 
 class Training:
@@ -154,12 +161,12 @@ def train_words(
 
 
 def cluster_file(folder: Path, world: int, python: str = sys.executable) -> str:
-    """A cluster of this machine. Long limits: the campaign's machine may be busy."""
+    """A cluster of this machine. Time to start, as it may be busy; to leave, what everybody has."""
     path = folder / f"{world}.yaml"
     path.write_text(
         f"device_kind: cpu\npython: {python}\nhosts:\n"
         f"  - {{name: here, address: 127.0.0.1, devices: {world}}}\n"
-        "timeouts: {start_s: 120, grace_s: 60}\n"
+        "timeouts: {start_s: 120}\n"
     )
     return str(path)
 
@@ -186,7 +193,7 @@ def data() -> Path:
 
 @functools.cache
 def straight(world: int, settings: Tuple[str, ...]) -> Result:
-    """What a training ends with that nothing interrupts."""
+    """What a training ends with that nothing interrupts. Raises Broken where its settings come to nothing."""
     folder = Path(_place().name) / f"straight-{straight.cache_info().currsize}"
     folder.mkdir()
     began = time.monotonic()
@@ -194,7 +201,12 @@ def straight(world: int, settings: Tuple[str, ...]) -> Result:
         if training.wait() != 0:
             raise Broken(f"the training without an interruption: {training.said()}")
         assert training.run is not None
-        return result_of(training.run, time.monotonic() - began)
+        result = result_of(training.run, time.monotonic() - began)
+    if "dynamic_loss_scale=true" in settings and result.loss_scale["skipped"] == 0:
+        raise Broken(f"no step was skipped: {result.loss_scale}")
+    if "eval_epochs=2" in settings and not min(result.scores) < result.best["step"] < max(result.scores):
+        raise Broken(f"the best of {result.scores} is neither replaced nor kept")
+    return result
 
 
 def result_of(run: Path, seconds: float = 0.0) -> Result:
@@ -207,13 +219,22 @@ def result_of(run: Path, seconds: float = 0.0) -> Result:
     arrays = {name: value.asnumpy() for name, value in values.items()}
     arrays.update(checkpoint.load_state(found.path))
     state = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    losses = {line["step"]: line["loss"] for line in steps_of(run)}  # the last line of a step counts
-    return Result(losses, state, found.manifest["loss_scale"], seconds)
+    # Of a step, or an evaluation, the last line counts.
+    losses = {line["step"]: line["loss"] for line in steps_of(run)}
+    scores = {line["step"]: (line["mean_iou"], line["pixel_accuracy"]) for line in _metrics(run, "metric")}
+    best, _ = checkpoint.newest(run / "checkpoints" / BEST)
+    return Result(
+        losses, scores, state, found.manifest["loss_scale"], dict(best.manifest) if best else {}, seconds
+    )
 
 
 def steps_of(run: Path) -> List[Dict[str, Any]]:
     """The lines of metrics.jsonl that are steps."""
-    return [line for line in _lines(run / "metrics.jsonl") if line["event"] == "step"]
+    return _metrics(run, "step")
+
+
+def _metrics(run: Path, event: str) -> List[Dict[str, Any]]:
+    return [line for line in _lines(run / "metrics.jsonl") if line["event"] == event]
 
 
 def _lines(path: Path) -> List[Dict[str, Any]]:
@@ -228,6 +249,10 @@ def _lines(path: Path) -> List[Dict[str, Any]]:
     return found
 
 
-def kill(process: processes.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+def kill(process: processes.Process) -> bool:
+    """SIGKILL; whether there was still something to kill."""
+    now = processes.look(process.pid)
+    if now is None or now.start != process.start or now.state in "ZX":
+        return False
+    processes.send(now, signal.SIGKILL)
+    return True
