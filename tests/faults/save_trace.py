@@ -1,7 +1,7 @@
 """A power cut at any moment of a save: replayed from what a save asks of the kernel, as strace sees it.
 
-A disk keeps what was synced. Of the rest it may have kept all or nothing, and names without content: each is
-played after each call.
+A disk keeps what was synced. Of the rest it may have kept all or nothing, names without content, or any name
+and any part of a content without any other: after each call these and some drawn mixtures are played.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 from random import Random
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+import saved
 from row import Broken, Figures, NotHere
-from save_program import KEEP
-
-from fcn import checkpoint
-from fcn.errors import WeightsError
-from fcn.saver import BEST
+from save_program import file_name
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RUN = "run"
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
 SAVES, MEGABYTES = 6, 0.0005
+SPOILT = 3  # step, one that is scored
+DRAWN = 5  # mixtures after each call
 LIMIT_S = 120
 CALLS = "open,openat,creat,write,pwrite64,ftruncate,truncate,fsync,fdatasync,rename,renameat,renameat2"
 CALLS += ",unlink,unlinkat,link,linkat,mkdir,mkdirat,rmdir"
@@ -51,14 +51,25 @@ class File:
         self.content = self.synced = b""
         self.is_folder = is_folder
 
+    def drawn(self, dice: Random) -> bytes:
+        """What the disk may have of it."""
+        if self.content == self.synced:
+            return self.synced
+        return dice.choice((self.synced, self.content, self.content[: dice.randrange(len(self.content))]))
+
 
 class Disk:
     """What is in a folder as programs see it, and what the disk has of it for certain."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: Path) -> None:
+        """Of what there is in it already the disk has everything."""
+        self.root = str(root)
         self.names: Dict[str, File] = {}
-        self.synced: Dict[str, File] = {}
+        for path in root.rglob("*"):
+            file = self.names[str(path)] = File(path.is_dir())
+            if not file.is_folder:
+                file.content = file.synced = path.read_bytes()
+        self.synced = dict(self.names)
 
     def do(self, call: Call) -> None:
         if call.kind == "create":
@@ -78,7 +89,7 @@ class Disk:
         elif call.kind == "unlink":
             del self.names[call.path]
 
-    def after_a_cut(self) -> Iterator[Tuple[str, Dict[str, bytes]]]:
+    def after_a_cut(self, dice: Random) -> Iterator[Tuple[str, Dict[str, bytes]]]:
         """What may be there: names and contents."""
         kept = {name: file.synced for name, file in self._files(self.synced)}
         early = {name: file.synced for name, file in self._files(self.names)}
@@ -86,6 +97,18 @@ class Disk:
         yield "names, without content", early
         yield "new names beside the old ones, without content", {**kept, **early}
         yield "everything", {name: file.content for name, file in self._files(self.names)}
+        for _ in range(DRAWN):
+            yield "a mixture", self._mixture(dice)
+
+    def _mixture(self, dice: Random) -> Dict[str, bytes]:
+        """Names as they are or as they were synced, each by itself, and of each file some of the rest."""
+        drawn: Dict[str, File] = {}
+        for path in sorted({*self.names, *self.synced}):
+            file = dice.choice((self.names, self.synced)).get(path)
+            if file is not None:
+                drawn[path] = file
+        contents = {file: file.drawn(dice) for file in drawn.values()}
+        return {path: contents[file] for path, file in self._files(drawn)}
 
     def _files(self, names: Dict[str, File]) -> Iterator[Tuple[str, File]]:
         """Those whose folders are there too."""
@@ -102,37 +125,39 @@ def parent(name: str) -> str:
 
 
 def case(dice: Random, folder: Path) -> Figures:
-    calls = trace(folder)
+    """From nothing; and over a checkpoint that is damaged, with the best one of its step whole."""
+    fresh = replay(dice, folder / "fresh", 0, 0)
+    over = folder / "over"
+    subprocess.run(program(over / RUN, SPOILT), env=ENVIRONMENT, check=True, capture_output=True)
+    spoilt = over / RUN / f"{file_name(SPOILT)}.ckpt"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1])
+    again = replay(dice, over, SPOILT - 1, SPOILT)
+    return {figure: fresh[figure] + again[figure] for figure in fresh}
+
+
+def replay(dice: Random, folder: Path, said: int, spoilt: int) -> Figures:
+    """Saves in a folder, in which `said` was saved last, and `spoilt` is damaged."""
+    folder.mkdir(exist_ok=True)
+    disk = Disk(folder)
+    calls = trace(folder, said + SAVES)
     in_order(calls)
-    disk, said, cuts = Disk(str(folder)), 0, 0
+    cuts = 0
     for number, call in enumerate(calls):
         disk.do(call)
         said = call.step or said
-        for what, files in disk.after_a_cut():
+        for what, files in disk.after_a_cut(dice):
             cuts += 1
             again = folder / "again"
-            for name, content in files.items():
-                path = again / Path(name).relative_to(folder / RUN)
+            for file, content in files.items():
+                path = again / Path(file).relative_to(folder / RUN)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            look(again, said, f"call {number} ({call.kind} {call.path}), {what}")
+            try:
+                saved.require(again, said, spoilt)
+            except Broken as error:
+                raise Broken(f"call {number} ({call.kind} {call.path}), {what}: {error}") from None
             shutil.rmtree(again, ignore_errors=True)
     return {"calls": len(calls), "cuts": cuts}
-
-
-def look(folder: Path, said: int, when: str) -> None:
-    """Raises Broken where what was said to be saved can not be gone on from, or an older one is lost."""
-    found, _ = checkpoint.newest(folder, to_resume=True)
-    step = found.step if found else 0
-    if step < said:
-        raise Broken(f"{when}: step {said} was saved, the run would go on from {step}")
-    for older in range(max(1, step - KEEP + 1), min(step, said) + 1):
-        try:
-            checkpoint.verify(folder / f"FCN8s-1_{older}.ckpt")
-        except WeightsError as error:
-            raise Broken(f"{when}: {error}") from None
-    if said >= 3 and checkpoint.newest(folder / BEST)[0] is None:
-        raise Broken(f"{when}: the best one is lost")
 
 
 def in_order(calls: List[Call]) -> None:
@@ -161,15 +186,19 @@ def in_order(calls: List[Call]) -> None:
         raise Broken(f"{manifests} manifests in the trace of {SAVES} saves")
 
 
-def trace(folder: Path) -> List[Call]:
+def program(run: Path, last: int) -> List[str]:
+    return [sys.executable, str(HERE / "save_program.py"), str(run), str(MEGABYTES), str(last)]
+
+
+def trace(folder: Path, last: int) -> List[Call]:
     """What that program asks of the kernel, of files in this folder. Raises NotHere where strace can not."""
     if shutil.which("strace") is None:
         raise NotHere("strace is not installed")
     log = folder / "trace"
-    program = [sys.executable, str(HERE / "save_program.py"), str(folder / RUN), str(MEGABYTES), str(SAVES)]
+    strace = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-e", f"trace={CALLS}", "-o", str(log)]
     done = subprocess.run(
-        ["strace", "-f", "-y", "-xx", "-s", "1000000", "-e", f"trace={CALLS}", "-o", str(log), *program],
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        [*strace, *program(folder / RUN, last)],
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
