@@ -19,7 +19,6 @@ from launcher.agent.processes import Process
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIGHT_WORKER = REPOSITORY / "tests" / "light_worker.py"
 LIGHT_LAUNCH = REPOSITORY / "tests" / "light_launch.py"
-WAKE_S = 0.005  # others may see a death a moment before the kernel wakes who waits for it
 LIMIT_S = 40.0  # for an event that has to come, on a busy machine; reached only by a failing test
 FOREVER = ("steps=100000", "step_s=0.02")
 STUBBORN = (*FOREVER, "term=ignore", "children=1")
@@ -71,12 +70,18 @@ def until_gone(token: str) -> None:
 
 
 def wait_dead(process: Process, limit_s: float = LIMIT_S) -> None:
+    """Until it is dead and whoever waits for that has been woken.
+
+    The kernel shows a death a moment before it wakes others, under a lock (tasklist_lock) that a signal for a
+    group takes too.
+    """
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     try:
         assert select.select([handle], [], [], max(0.0, limit_s))[0], f"{process} lives on"
+        os.killpg(0, 0)
     finally:
         os.close(handle)
 

@@ -13,7 +13,6 @@ import pytest
 from launching import (
     FOREVER,
     LIMIT_S,
-    WAKE_S,
     AgentProcess,
     light,
     only_child,
@@ -308,7 +307,6 @@ def test_deaths_are_told_in_their_order_however_late_the_agent_wakes(agent, tmp_
     for name in order:
         os.kill(workers[name].pid, signal.SIGKILL)
         wait_dead(workers[name])
-        time.sleep(WAKE_S)
     os.kill(inner, signal.SIGCONT)
     agent.rest()
     exits = agent.all("exit")

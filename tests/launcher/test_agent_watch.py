@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from launching import (
     FOREVER,
-    WAKE_S,
     AgentProcess,
     light,
     only_child,
@@ -72,7 +71,6 @@ def test_who_dies_without_a_word_came_before_an_error_that_follows(agent, tmp_pa
     dying = processes.look(pids[1])
     os.kill(dying.pid, signal.SIGKILL)
     wait_dead(dying)
-    time.sleep(WAKE_S)
     tell(pids[0], {"event": "error", "time_ns": time.time_ns()})
     os.kill(inner, signal.SIGCONT)
     error = next(told_errors(agent))
@@ -108,7 +106,6 @@ def test_a_slow_death_begins_where_others_can_see_it(agent, tmp_path):
     (tmp_path / "go").touch()
     while not (tmp_path / "gone").exists():
         time.sleep(0.001)
-    time.sleep(WAKE_S)
     tell(agent.all("started")[0]["pid"], {"event": "error", "time_ns": time.time_ns()})
     error = next(told_errors(agent))
     (death,) = agent.all("exit") or [agent.until("exit")]
