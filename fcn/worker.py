@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import os
 import signal
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, TextIO, Tuple
 
 import yaml
 
@@ -44,6 +45,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--config", help="YAML file or recipe; not used where RUN_DIR has a run.yaml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args(argv)
+    log_what_fits()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     stop = StopRequest()
     status = Status()
@@ -54,6 +56,28 @@ def main(argv: Optional[List[str]] = None) -> None:
         if isinstance(error, FcnError):
             sys.exit(f"error: {error}")
         raise
+
+
+def log_what_fits() -> None:
+    """Standard output and error are the rank's log: what its disk does not take, full or broken, is lost from
+    now on, and ends nothing.
+    """
+    sys.stdout, sys.stderr = _forgiving(sys.stdout), _forgiving(sys.stderr)
+
+
+def _forgiving(stream: TextIO) -> TextIO:
+    file = io.BufferedWriter(_Log(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=True)
+
+
+class _Log(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:  # no disk: nobody reads on
+            raise
+        except OSError:
+            return len(data)
 
 
 def _run(args: argparse.Namespace, status: Status, stop: StopRequest) -> None:
