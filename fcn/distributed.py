@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -61,7 +62,7 @@ class World:
         record = identity.encode(here)
         if self._store is not None:  # quicker than to compile a collective
             self._store.set(f"place-{self.rank}", record.decode())
-            _barrier(self._store, "places", self.size)
+            _barrier(self._store, "places", self.size, _START_TIMEOUT_S)
             return [identity.decode(self._store.get(f"place-{rank}")) for rank in range(self.size)]
         words = Tensor(np.frombuffer(record, np.int32)[None].copy())
         gathered = self._all_gather(words).asnumpy().reshape(self.size, -1)
@@ -84,7 +85,8 @@ class World:
         if self._store is None:
             # MindSpore's own exit signs the rank off; to the scheduler a rank that vanished is a lost one.
             sys.exit(exit_code)
-        _barrier(self._store, "leave", self.size)
+        # No limit: rank 0 may be long in its last save, as it waits for room. The launcher watches it.
+        _barrier(self._store, "leave", self.size, math.inf)
         # The store lives in rank 0: it stays until the others have had its last answer.
         with suppress(RuntimeError):
             if self.rank == 0:
@@ -146,7 +148,7 @@ def _join_store(rank: int, size: int) -> Any:
         _wait_for_port(host, port)  # a refused connection costs MindSpore half a second and more each time
     with _on_one_core(rank):
         store = TCPStore(host, port, size, rank == 0, timeout)
-        _barrier(store, "join", size)
+        _barrier(store, "join", size, _START_TIMEOUT_S)
         _init_with_store(backend="mccl", timeout=timeout, world_size=size, rank=rank, store=store)
     return store
 
@@ -171,7 +173,7 @@ def _on_one_core(rank: int) -> Iterator[None]:
                 os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
-def _barrier(store: Any, name: str, size: int, timeout_s: float = _START_TIMEOUT_S) -> None:
+def _barrier(store: Any, name: str, size: int, timeout_s: float) -> None:
     """Wait until all ranks have come here; raises RuntimeError that says how many have."""
     deadline = time.monotonic() + timeout_s
     store.add(name, 1)

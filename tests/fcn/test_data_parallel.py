@@ -1,5 +1,9 @@
 """One rank and two, with the same global batch, are the same training."""
 
+import os
+import threading
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
@@ -9,7 +13,10 @@ from fcn.pictures import save_mask
 pytest.importorskip("mindspore")
 
 from data_samples import build, write_samples  # noqa: E402
-from ranks import train  # noqa: E402
+from mindspore.mint.distributed import TCPStore  # noqa: E402
+from ranks import END_S, free_port, train  # noqa: E402
+
+from fcn import distributed  # noqa: E402
 
 STEPS = 20
 SETTINGS = ["num_classes=8", "crop_size=64", "global_batch=4", "freeze_bn=true", "base_lr=0.01", "seed=3"]
@@ -117,3 +124,17 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_is_not_saved(tmp_p
         train(tmp_path / "out", settings, size=2)
     assert f"from rank 1; its samples: {odd}" in (tmp_path / "out" / "rank-1.log").read_text()
     assert not list(tmp_path.glob("out/checkpoints/*"))
+
+
+def test_who_is_done_waits_for_rank_0_however_long_its_last_save_takes(monkeypatch):
+    port = free_port()
+    store_0, store_1 = (
+        TCPStore("127.0.0.1", port, 2, is_master, timedelta(seconds=END_S), wait_for_workers=False)
+        for is_master in (True, False)
+    )
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(distributed, "_START_TIMEOUT_S", 0.0)
+    threading.Timer(0.5, store_0.add, ("leave", 1)).start()
+    distributed.World(1, 2, _store=store_1).leave(75)
+    assert left == [75]
