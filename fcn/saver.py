@@ -56,7 +56,8 @@ class _Job:
 class Saver:
     """Writes the checkpoints of a training: rank 0's alone, one at a time.
 
-    Takes memory for a second copy of what it saves. `best`: mean IoU of the best checkpoint that there is.
+    Takes memory for a second copy of what it saves. `best`: mean IoU of the best checkpoint that there is, at
+    first by its own manifest: what is gone on from was saved before it was scored.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Saver:
         self._failed: Optional[SaveError] = None
         self._taken = 0  # bytes, by the disk
         if writes:
+            found, _ = checkpoint.newest(folder / BEST)
+            self.best = found.manifest["best_mean_iou"] if found else None
             self._live = {parameter.name: parameter for parameter in (*weights, *state)}
             copies = {name: np.empty_like(value.asnumpy()) for name, value in self._live.items()}
             self._weights = {parameter.name: copies[parameter.name] for parameter in weights}
@@ -90,7 +93,8 @@ class Saver:
         """Copy the present state and have it written as `name`, once the save before is over.
 
         regular: to be kept with its state. score: mean IoU; above the best one so far, the weights are kept
-        in BEST. last: no step follows. A save that cannot begin in WAIT_S is left out, unless it is the last.
+        in BEST. last: no step follows at once, but the end or an evaluation. A save that cannot begin in
+        WAIT_S is left out, unless it is the last.
         """
         if not self._writes:
             return
@@ -105,12 +109,12 @@ class Saver:
             self.tell()
             is_best = score is not None and (self.best is None or score > self.best)
             best = score if is_best else self.best
-            described = {**manifest, "best_mean_iou": best}
             targets = self._unsaved(step)
-            if is_best:  # first: the regular one says which is the best
-                targets.append(_Target(self._folder / BEST, {**described, "permanent": False}, False, 1))
+            if is_best:
+                described = {**manifest, "best_mean_iou": best, "permanent": False}
+                targets.append(_Target(self._folder / BEST, described, False, 1))
             if regular:
-                targets.append(_Target(self._folder, described, True, self._keep))
+                targets.append(_Target(self._folder, manifest, True, self._keep))
             if targets:
                 self._copy()
                 self._job = _Job(step, name, targets, best)
@@ -186,8 +190,8 @@ class Saver:
         return True
 
     def _complain(self, step: int, text: str) -> None:
-        print(f"warning: {text}", flush=True)
         self._status.send("save_failed", step=step, message=text)
+        print(f"warning: {text}", flush=True)
 
     # --- by the thread
 

@@ -112,7 +112,7 @@ class Trainer:
     def _go_on_from(self, found: Checkpoint) -> None:
         resume.restore(found, self._state(), self.data)
         manifest = found.manifest
-        self.start_step, self.saver.best = found.step, manifest["best_mean_iou"]
+        self.start_step = found.step
         self.steps.loss_scale = LossScale(**manifest["loss_scale"])
         self._say(f"going on from {found.path}, step {found.step} of {self.total_steps}")
 

@@ -1,4 +1,6 @@
-"""A training's saves on a disk that fills up and is emptied again: `unshare --mount python THIS FOLDER`.
+"""A training's saves on a disk that fills up, is emptied again and then read-only.
+
+    unshare --mount python THIS FOLDER
 
 Prints as JSON what was seen. The disk takes 40 MB; a checkpoint is 8 MB and the best two are kept.
 """
@@ -56,4 +58,8 @@ threading.Timer(0.5, ballast.unlink).start()
 own.finish(stay=True)
 step, damaged = newest()
 seen["at_end"] = {"newest": step, "damaged": damaged}
+
+subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+save(5)
+seen["read_only"] = {"failed": status.of("save_failed")[-1]["message"], "newest": newest()[0]}
 print(json.dumps(seen))

@@ -137,8 +137,7 @@ def test_the_best_one_is_kept_apart_without_its_state(tmp_path):
     (best,) = checkpoint.listed(tmp_path / BEST)
     assert checkpoint.verify(best).manifest["best_mean_iou"] == 0.5
     assert best.name == "FCN8s-1_2.ckpt" and not state_of(best).exists()
-    manifests = [checkpoint.verify(path).manifest for path in checkpoint.listed(tmp_path)]
-    assert [(one["step"], one["best_mean_iou"]) for one in manifests] == [(4, 0.5), (3, 0.5)]
+    assert [path.stem for path in checkpoint.listed(tmp_path)] == ["FCN8s-1_4", "FCN8s-1_3"]
 
 
 def test_a_best_one_that_could_not_be_written_is_not_the_best(tmp_path, monkeypatch):
@@ -152,6 +151,30 @@ def test_a_best_one_that_could_not_be_written_is_not_the_best(tmp_path, monkeypa
     training.save(3, regular=False, score=0.4)
     training.saver.finish(stay=True)
     assert [path.stem for path in checkpoint.listed(tmp_path / BEST)] == ["FCN8s-1_3"]
+
+
+def test_who_goes_on_knows_the_best_one_by_itself(tmp_path):
+    """The last regular one was saved before the score: killed then, with evaluations at other steps later."""
+    training = Training(tmp_path)
+    for step, score in ((1, 0.4), (2, 0.5)):
+        training.save(step)
+        training.save(step, regular=False, score=score)
+    training.saver.close()
+    training = Training(tmp_path)
+    training.save(3, regular=False, score=0.45)
+    training.saver.finish(stay=True)
+    assert [path.stem for path in checkpoint.listed(tmp_path / BEST)] == ["FCN8s-1_2"]
+
+
+def test_a_best_one_that_is_damaged_is_none(tmp_path):
+    training = Training(tmp_path)
+    training.save(1, regular=False, score=0.5)
+    training.saver.close()
+    (tmp_path / BEST / "FCN8s-1_1.ckpt").write_bytes(b"")
+    training = Training(tmp_path)
+    training.save(2, regular=False, score=0.45)
+    training.saver.finish(stay=True)
+    assert checkpoint.newest(tmp_path / BEST)[0].step == 2
 
 
 def test_what_failed_is_tried_again_with_the_next_save_of_its_step(tmp_path, monkeypatch):
@@ -207,7 +230,7 @@ def test_who_was_asked_to_leave_does_not_wait_for_room(tmp_path, monkeypatch):
     assert len(training.status.of("save_failed")) == 1
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_and_a_read_only_one(tmp_path):
     """A small disk of its own; see the program for what happens to it."""
     program = [sys.executable, str(HERE / "full_disk_program.py"), str(tmp_path)]
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
@@ -226,3 +249,5 @@ def test_a_full_disk(tmp_path):
         seen["missing_mb"][0] <= float(failed.split("device, ")[1].split(" MB")[0]) <= seen["missing_mb"][1]
     )
     assert seen["at_end"] == {"newest": 4, "damaged": []}
+    assert "FCN8s-1_5.ckpt: not saved: Read-only file system; earlier" in seen["read_only"]["failed"]
+    assert seen["read_only"]["newest"] == 4
