@@ -120,7 +120,7 @@ def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> L
     state = parameter_count(arch, trainable_only=True) * _BYTES
     steps_of_epoch = steps_per_epoch(data.samples, global_batch)
     saves = -(-config.train_epochs * steps_of_epoch // config.save_steps)
-    kept = min(config.keep_checkpoint_max, saves)
+    kept = min(max(config.keep_checkpoint_max, STATES_KEPT), saves)
     if config.keep_every_epochs:
         kept += config.train_epochs // config.keep_every_epochs
     # The best one is kept apart.
@@ -135,7 +135,7 @@ def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> L
         )
     states = min(kept, STATES_KEPT) * state
     if free < (kept + best + 1) * weights + states + state:
-        fits = max(1, int((free - states - state) // weights) - best - 1)
+        fits = max(STATES_KEPT, int((free - states - state) // weights) - best - 1)
         return [
             f"keep_checkpoint_max: {kept} checkpoints{' and the best one' * best} will take "
             f"{in_megabytes((kept + best) * weights + states)}, {run_root} has {in_megabytes(free)} free; "

@@ -168,7 +168,9 @@ class Config(BaseModel):
     # Checkpoints
     save_steps: int = Field(330, ge=1, description="steps between checkpoints")
     keep_checkpoint_max: int = Field(
-        500, ge=1, description="checkpoints kept; the last two with what a run needs to go on from them"
+        500,
+        ge=1,
+        description="checkpoints kept, at least two; the last two with what a run needs to go on from them",
     )
     keep_every_epochs: int = Field(
         0, ge=0, description="epochs between checkpoints that are kept for good besides, 0: none"

@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 
 from fcn import inject, resume
-from fcn.checkpoint import Checkpoint
+from fcn.checkpoint import STATES_KEPT, Checkpoint
 from fcn.compile_cache import compile_cache
 from fcn.data.order import steps_per_epoch
 from fcn.data.pipeline import train_batches
@@ -62,7 +62,7 @@ class Trainer:
         self.evaluator: Optional[Evaluator] = None
         if config.eval_epochs:
             self.evaluator = Evaluator(config, job.device, self.world, self.status)
-        keep = config.keep_checkpoint_max
+        keep = max(config.keep_checkpoint_max, STATES_KEPT)
         saves = self.world.rank == 0
         self.saver = Saver(self.folder, self._weights(), self._moments(), keep, job.status, saves)
         self.start_step = 0

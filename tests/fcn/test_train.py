@@ -75,7 +75,10 @@ def test_a_request_to_leave_saves_and_ends_with_75(make_trainer):
 
 @pytest.fixture
 def scored(make_trainer, tmp_path):
-    """Makes trainers of one run that evaluate after each epoch of one step and keep every second for good."""
+    """Makes trainers of one run that evaluate after each epoch of one step and keep every second for good.
+
+    Two others stay, though only one is asked for.
+    """
     folder = tmp_path / "val"
     sets = (f"data_root={folder}", f"data_lst={write_samples(folder, 3)}", "eval_epochs=1", "train_epochs=3")
     sets += ("save_steps=1", "keep_checkpoint_max=1", "keep_every_epochs=2")
@@ -98,7 +101,7 @@ def test_what_was_not_scored_before_leaving_is_scored_when_the_run_goes_on(score
     assert list(scores(trainer)) == [1, 2, 3]
     (best,) = checkpoint.listed(trainer.folder / "best")
     assert checkpoint.verify(best).manifest["best_mean_iou"] == max(scores(trainer).values())
-    assert [path.stem for path in checkpoint.listed(trainer.folder)] == ["FCN8s-3_1", "FCN8s-2_1"]
+    assert [path.stem for path in checkpoint.listed(trainer.folder)] == [f"FCN8s-{n}_1" for n in (3, 2, 1)]
 
 
 EVERYTHING = ("ema_decay=0.9", "accumulate_steps=2", "amp_level=O2", "dynamic_loss_scale=true", "clip_norm=1")
