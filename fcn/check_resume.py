@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import yaml
 
@@ -29,6 +29,7 @@ FREE = {
     *("eval_epochs", "eval_batch_size", "ckpt_file"),
 }
 EXTENDED = "train_epochs"  # may grow
+INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"  # in a worker's environment: those that it computes with
 
 
 class Resumption(NamedTuple):
@@ -59,7 +60,7 @@ def check_resume(run: Path, overrides: Sequence[str], world_size: int) -> Resump
     before = Config(**record["config"])
     config, remarks = load_config(None, overrides, record["config"])
     _require_same_result(before, config)
-    config.on(world_size, planned)
+    made = config.on(world_size, planned)
     data = open_dataset(config.data_file, verify=False)
     if data.fingerprint != record["data"]["fingerprint"]:
         raise DataError(
@@ -77,7 +78,7 @@ def check_resume(run: Path, overrides: Sequence[str], world_size: int) -> Resump
         _require_own(found, config, global_batch)
         lines.append(f"goes on from {found.path}, step {found.step} of {total_steps}")
         lines += _extension(before, config, found.step, epoch_steps, global_batch)
-        lines += _inexact(found.manifest, config, world_size, planned)
+        lines += inexact(found.manifest, made, world_size, _installed())
     return Resumption(config, planned, found.step if found else 0, total_steps, lines)
 
 
@@ -130,13 +131,17 @@ def _extension(before: Config, now: Config, step: int, epoch_steps: int, global_
     ]
 
 
-def _inexact(manifest: Mapping[str, Any], config: Config, world_size: int, planned: int) -> List[str]:
-    """Why the result is not to the last bit that of a run without the interruption."""
+def inexact(
+    manifest: Mapping[str, Any], config: Config, world_size: int, here: Mapping[str, Optional[str]]
+) -> List[str]:
+    """Why the result is not to the last bit that of a run without the interruption.
+
+    config: as it is on these devices. here: what else decides last bits, by name, as far as it is known.
+    """
     lines = []
     if manifest["world_size"] != world_size:
-        made = config.on(world_size, planned)
-        images = made.batch_over(world_size) // (world_size * made.accumulate_steps)
-        slices = f"{made.accumulate_steps} slices of " if made.accumulate_steps > 1 else ""
+        images = config.batch_over(world_size) // (world_size * config.accumulate_steps)
+        slices = f"{config.accumulate_steps} slices of " if config.accumulate_steps > 1 else ""
         before = manifest["world_size"]
         lines.append(
             f"{world_size} device{'s' * (world_size > 1)} in place of {before}: the same global batches in "
@@ -144,12 +149,14 @@ def _inexact(manifest: Mapping[str, Any], config: Config, world_size: int, plann
             f"{before} would give: sums have another order, and batch norm's statistics are those of a "
             "device's slice"
         )
-    with suppress(PackageNotFoundError):  # where only workers have MindSpore, their hosts may differ anyway
-        changed = [
-            f"{name} {version(name)} in place of {before}"
-            for name, before in manifest["versions"].items()
-            if version(name) != before
-        ]
-        if changed:
-            lines.append(f"{', '.join(changed)}: may not give the same last bits")
+    then = {**manifest["versions"], INSTRUCTIONS: manifest["onednn_max_cpu_isa"]}
+    changed = [f"{name} {now} in place of {then[name]}" for name, now in here.items() if now != then[name]]
+    if changed:
+        lines.append(f"{', '.join(changed)}: may not give the same last bits")
     return lines
+
+
+def _installed() -> Dict[str, Optional[str]]:
+    with suppress(PackageNotFoundError):
+        return {name: version(name) for name in ("mindspore", "numpy")}
+    return {}  # only workers have MindSpore, and will say it

@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 
 from fcn import inject, resume
+from fcn.check_resume import INSTRUCTIONS, inexact
 from fcn.checkpoint import STATES_KEPT, Checkpoint
 from fcn.compile_cache import compile_cache
 from fcn.data.order import steps_per_epoch
@@ -29,6 +30,8 @@ from fcn.schedule import learning_rate, start_rate
 from fcn.step import Steps
 from fcn.stop import PREEMPTED
 from fcn.weights import initialise
+
+VERSIONS = {"mindspore": ms.__version__, "numpy": np.__version__}
 
 
 def work(job: Job) -> int:
@@ -115,6 +118,9 @@ class Trainer:
         self.start_step = found.step
         self.steps.loss_scale = LossScale(**manifest["loss_scale"])
         self._say(f"going on from {found.path}, step {found.step} of {self.total_steps}")
+        here = {**VERSIONS, INSTRUCTIONS: os.environ.get(INSTRUCTIONS)}
+        for line in inexact(manifest, self.config, self.world.size, here):
+            self._say(line)
 
     def _one_step(self, step: int, batches: Iterator[Any]) -> bool:
         epoch, step_in_epoch = self._place(step)
@@ -250,6 +256,6 @@ class Trainer:
             "data_fingerprint": self.data.fingerprint,
             "world_size": self.world.size,
             "global_batch": self.global_batch,
-            "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-            "versions": {"mindspore": ms.__version__, "numpy": np.__version__},
+            "onednn_max_cpu_isa": os.environ.get(INSTRUCTIONS),
+            "versions": VERSIONS,
         }

@@ -77,6 +77,24 @@ def test_another_data_set_is_refused(make_trainer):
         make_trainer("train_epochs=2", folder="run")
 
 
+def test_what_is_no_longer_exact_is_said_by_who_goes_on(make_trainer, monkeypatch, capsys):
+    """Also where no person has asked for it: a run goes on by itself with the devices that are left."""
+    from fcn.files import seal
+
+    trainer = make_trainer("train_epochs=2", folder="run")
+    trainer.stop.asked = True
+    assert trainer.run() == 75
+    (manifest,) = trainer.folder.glob("*.json")
+    content = {k: v for k, v in json.loads(manifest.read_text()).items() if k != "checksum"}
+    manifest.write_text(json.dumps(seal({**content, "world_size": 2})))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    capsys.readouterr()
+    make_trainer("train_epochs=2", folder="run")
+    said = capsys.readouterr().out
+    assert "1 device in place of 2: " in said and "each device with 4; not to the last bit" in said
+    assert "ONEDNN_MAX_CPU_ISA SSE41 in place of AVX2: may not give the same last bits" in said
+
+
 def test_all_ranks_pass_over_a_damaged_checkpoint(tmp_path, small_config):
     """Two ranks go on from the older one, to the bits of a training that was not interrupted."""
     data = build(tmp_path, write_samples(tmp_path, 8)).path
