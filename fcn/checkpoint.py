@@ -88,20 +88,29 @@ def save(
         size, sha256 = write_blocks(_writing(path), blocks, count)
         return {"size": size, "sha256": sha256}
 
+    placed: List[Path] = []
+
+    def place(path: Path) -> None:
+        _writing(path).replace(path)
+        placed.append(path)
+
     try:
         make_folder(folder)
-        _sweep(target)
+        _sweep(folder)
         facts = write(target, ckpt(weights, {META_KEY: text}))
         if state is not None:
             facts["state"] = write(state_of(target), safetensors(state))
-            _writing(state_of(target)).replace(state_of(target))
-        _writing(target).replace(target)
+            place(state_of(target))
+        place(target)
         sync(folder)
         description = seal({"format": FORMAT, "file": target.name, **facts, **manifest})
         write_atomic(manifest_of(target), json.dumps(description, indent=1) + "\n")
     except OSError as error:
         with suppress(OSError):
-            _sweep(target)
+            _sweep(folder)
+            if not manifest_of(target).exists():
+                for path in placed:
+                    path.unlink()
         reason = error.strerror or str(error)
         if error.errno in _NO_ROOM:
             reason += f", {in_megabytes(max(needed - taken, 1))} more are needed"
@@ -113,13 +122,10 @@ def _writing(path: Path) -> Path:
     return path.with_name(f".{path.name}.writing")
 
 
-def _sweep(target: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Remove what a save left that was killed, or found the disk full."""
-    for unfinished in target.parent.glob(".*.writing"):
+    for unfinished in folder.glob(".*.writing"):
         unfinished.unlink()
-    if not manifest_of(target).exists():
-        for file in (target, state_of(target)):
-            file.unlink(missing_ok=True)
 
 
 def retire(saved: Path, keep: int) -> None:
@@ -129,7 +135,7 @@ def retire(saved: Path, keep: int) -> None:
     state stays of the newest STATES_KEPT. Later ones were passed over, as they are damaged: they are neither
     counted nor deleted. Raises WeightsError where `saved` is not what was written.
     """
-    ours = json.loads(manifest_of(saved).read_text())
+    ours = _sealed_manifest(saved)
     found = [one for one in _manifests(saved.parent) if one[0] <= ours["step"]]
     surplus = [path for _, path, manifest in found if not manifest.get("permanent")][keep:]
     stateless = [path for _, path, _ in found[STATES_KEPT:] if state_of(path).exists()]
@@ -186,21 +192,27 @@ def verify(path: Path, to_resume: bool = False) -> Checkpoint:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
-    manifest_path = manifest_of(path)
-    try:
-        manifest = json.loads(manifest_path.read_text())
-        facts, version = {key: manifest[key] for key in ("size", "sha256")}, manifest["format"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsError(f"{manifest_path}: no usable manifest of {path.name} ({error})") from None
-    if version != FORMAT or not is_sealed(manifest):
-        what = "damaged" if version == FORMAT else f"of format {version}, not {FORMAT}"
-        raise WeightsError(f"{manifest_path}: the manifest is {what}; use another checkpoint")
-    _compare(path, facts)
+    manifest = _sealed_manifest(path)
+    _compare(path, manifest)
     if to_resume:
         if "state" not in manifest:
             raise WeightsError(f"{path}: was saved without the state that going on needs; use another one")
         _compare(state_of(path), manifest["state"])
     return Checkpoint(path, manifest)
+
+
+def _sealed_manifest(path: Path) -> Dict[str, Any]:
+    """What the manifest of a `.ckpt` holds. Raises WeightsError where it is damaged, or of another format."""
+    manifest_path = manifest_of(path)
+    try:
+        manifest = dict(json.loads(manifest_path.read_text()))
+        version, _ = manifest["format"], [manifest[key] for key in ("size", "sha256", "step")]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise WeightsError(f"{manifest_path}: no usable manifest of {path.name} ({error})") from None
+    if version != FORMAT or not is_sealed(manifest):
+        what = "damaged" if version == FORMAT else f"of format {version}, not {FORMAT}"
+        raise WeightsError(f"{manifest_path}: the manifest is {what}; use another checkpoint")
+    return manifest
 
 
 def _compare(path: Path, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -73,6 +74,44 @@ def test_nothing_is_deleted_before_its_successor_verifies(tmp_path):
     assert checkpoint.newest(tmp_path, to_resume=True)[0].step == 1
 
 
+def test_one_whose_manifest_does_not_read_back_replaces_nothing(tmp_path):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    manifest_of(path).write_text("{")
+    with pytest.raises(WeightsError, match=r"FCN8s-1_2\.json: no usable manifest"):
+        checkpoint.retire(path, keep=1)
+    assert checkpoint.newest(tmp_path, to_resume=True)[0].step == 1
+
+
+def test_a_damaged_one_stays_until_the_one_that_replaces_it_is_written(tmp_path, monkeypatch):
+    manifest_of(save(tmp_path, 1)).unlink()
+    before = names(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full_disk)
+        with pytest.raises(SaveError):
+            save(tmp_path, 1)
+    assert names(tmp_path) == before
+    save(tmp_path, 1)
+    assert checkpoint.newest(tmp_path, to_resume=True)[0].step == 1
+
+
+def test_a_limit_of_the_system_is_told_and_leaves_no_rest(tmp_path):
+    save(tmp_path, 1)
+    before = names(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(SaveError, match=r"FCN8s-1_2\.ckpt: not saved: File too large"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == before
+
+
+def full_disk(*args):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_run_that_went_back_behind_a_damaged_one_keeps_what_it_saves_then(tmp_path):
     for step in (5, 10):
         save(tmp_path, step)
@@ -89,10 +128,6 @@ def test_a_run_that_went_back_behind_a_damaged_one_keeps_what_it_saves_then(tmp_
 def test_a_save_that_fails_leaves_the_older_ones_and_no_rest(tmp_path, monkeypatch, where):
     save(tmp_path, 1)
     before = names(tmp_path)
-
-    def full_disk(*args):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(*where, full_disk)
     with pytest.raises(SaveError, match=r"FCN8s-1_2\.ckpt: not saved: No space left on device, .* needed"):
         save(tmp_path, 2, keep=1)
