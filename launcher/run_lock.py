@@ -29,12 +29,13 @@ WRITTEN_WITHIN_S = 2.0  # from the making of the file to its content
 class Launcher:
     """A launcher of a run.
 
-    pids: the namespace in which `pid` means something. start: ticks from the host's start to the process's,
-    as an id may be given away. began, ended: local time; ended stays None while it works, and where it was
-    killed.
+    machine: tells hosts of one name apart, such as localhost. pids: the namespace in which `pid` means
+    something. start: ticks from the host's start to the process's, as an id may be given away. began, ended:
+    local time; ended stays None while it works, and where it was killed.
     """
 
     host: str
+    machine: str
     pids: str
     pid: int
     start: int
@@ -46,14 +47,15 @@ class Launcher:
         """This process."""
         process = look(os.getpid())
         start = process.start if process else 0
-        return cls(os.uname().nodename, str(Path("/proc/self/ns/pid").readlink()), os.getpid(), start, _now())
+        pids = str(Path("/proc/self/ns/pid").readlink())
+        return cls(os.uname().nodename, _machine(), pids, os.getpid(), start, _now())
 
     def is_alive(self) -> Optional[bool]:
         """Whether it is at work; None where that can not be known: on another host, in another container."""
         if self.ended is not None:
             return False
         own = Launcher.own()
-        if (self.host, self.pids) != (own.host, own.pids):
+        if (self.host, self.machine, self.pids) != (own.host, own.machine, own.pids):
             return None
         process = look(self.pid)
         return process is not None and process.start == self.start and process.state not in "ZX"
@@ -155,6 +157,15 @@ def _read(path: Path) -> Launcher:
 
 def _text(launcher: Launcher) -> str:
     return json.dumps(asdict(launcher)) + "\n"
+
+
+def _machine() -> str:
+    """The same after a restart of the machine, where it has an id: its launchers of before are dead then."""
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        with suppress(OSError):
+            if text := Path(path).read_text().strip():
+                return text
+    return ""
 
 
 def _now() -> str:

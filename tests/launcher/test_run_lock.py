@@ -71,7 +71,7 @@ def test_an_id_that_belongs_to_another_process_by_now_is_no_launcher(tmp_path, h
         pass
 
 
-@pytest.mark.parametrize("elsewhere", [{"host": "node7"}, {"pids": "pid:[1]"}])
+@pytest.mark.parametrize("elsewhere", [{"host": "node7"}, {"machine": "5f3a"}, {"pids": "pid:[1]"}])
 def test_of_what_can_not_be_seen_it_is_said_what_to_do(tmp_path, elsewhere):
     with owned(tmp_path):
         pass
