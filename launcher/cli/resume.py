@@ -80,7 +80,7 @@ def _require_platform(run: Run, cluster: Cluster) -> None:
 
 
 def _note(run: Run, cluster: Cluster, answer: Mapping[str, Any]) -> None:
-    """Has run.yaml hold what the workers are to read, and the journal what was changed."""
+    """Has the journal hold what is changed, then run.yaml what the workers are to read."""
     before = run.record()
     now = {"source": cluster.source, **cluster.to_dict()}
     changes: Dict[str, List[Any]] = {
@@ -90,9 +90,9 @@ def _note(run: Run, cluster: Cluster, answer: Mapping[str, Any]) -> None:
     }
     if before["cluster"] != now:
         changes["cluster"] = [before["cluster"]["source"], cluster.source]
-    run.change(config=answer["config"], cluster=now)
     event = {"event": "resume", "time_ns": time.time_ns(), "command": sys.argv, "step": answer["step"]}
     try:
         run.journal({**event, "changes": changes})
     except OSError as error:
         raise UserError(f"{run.path}: can not be written: {error}; make room, or see to the disk") from None
+    run.change(config=answer["config"], cluster=now)

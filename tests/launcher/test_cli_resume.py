@@ -10,7 +10,9 @@ import pytest
 from launching import REPOSITORY, environment, wait_dead
 
 from launcher.agent import processes
+from launcher.cli.resume import _note
 from launcher.cluster import load_cluster
+from launcher.errors import UserError
 from launcher.run import Run
 from launcher.run_lock import owned
 
@@ -97,6 +99,16 @@ def test_without_a_training_there_is_nothing_to_resume(make_run, tmp_path):
     )
     code, said = resume(tmp_path, "resume", evaluation.path.name)
     assert code == 2 and "is a run of `eval`; expected one of `train`" in said
+
+
+def test_what_can_not_be_journaled_is_not_changed(make_run):
+    run = make_run()
+    (run.path / "events.jsonl").symlink_to("/dev/full")
+    before = (run.path / "run.yaml").read_bytes()
+    answer = {"config": {"seed": 1, "save_steps": 7}, "step": 0}
+    with pytest.raises(UserError, match="No space left on device"):
+        _note(run, load_cluster("2xcpu.yaml"), answer)
+    assert (run.path / "run.yaml").read_bytes() == before
 
 
 def test_another_kind_of_device_is_refused(make_run, tmp_path):
