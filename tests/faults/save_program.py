@@ -16,7 +16,7 @@ from typing import Any, List
 import numpy as np
 
 from fcn import checkpoint
-from fcn.saver import BEST, Saver
+from fcn.saver import Saver
 from fcn.status import Status
 
 KEEP = 3
@@ -73,9 +73,6 @@ class Program:
             if not np.array_equal(values[one.name], np.full_like(one.values, found.step)):
                 sys.exit(f"{found.path}: {one.name} is not that of step {found.step}")
         self.set(found.step)
-        best, _ = checkpoint.newest(self.folder / BEST)
-        if best is not None and best.step <= found.step:
-            self.saver.best = best.manifest["best_mean_iou"]
         return found.step
 
 
