@@ -53,6 +53,7 @@ class Agent:
         self.where = {"log_dir": "", "cwd": "", "token": ""}
         self.woken_ns = 0  # when the last wait ended
         self.death_ns = 0  # of the last death that was seen
+        self.unsettled = False  # whether something was read that others may have come before
         self.unordered_ns: int | None = None  # of an error told since then, before it or after a death
         self.selector = selectors.DefaultSelector()
         self.inbox = Inbox(0)
@@ -99,9 +100,11 @@ class Agent:
         # After a SIGSTOP over its end the first returns without a look at what has come.
         ready = self.selector.select(0 if self.waiting else self._until_next_end()) or self.selector.select(0)
         self.woken_ns, self.unordered_ns = time.time_ns(), None
-        self._handle(ready)
-        if self.unordered_ns is not None:
-            self._handle(self.selector.select(0))  # who died between our waking up and the reading of it
+        while ready:
+            self.unsettled = False
+            self._handle(ready)
+            # Who died between our waking up and the reading of an error or an end may have died before it.
+            ready = self.selector.select(0) if self.unsettled else []
         if self.waiting:
             self._start_next()
         if self._until_next_end() == 0 and not self._was_frozen():
@@ -237,12 +240,14 @@ class Agent:
         if child.status.eof:
             self.selector.unregister(child.status.fd)
             child.hung_up_ns = self._time_of_death(child)
+            self.unsettled = True
 
     def _forward(self, child: Child, heard: list[dict]) -> None:
         for data in heard:
             may_drop = data.get("event") in ("enter", "step")
             time_ns = self._time_of(data)
             if data.get("event") == "error":
+                self.unsettled |= not child.has_erred
                 child.has_erred = True
                 self.unordered_ns = min(self.unordered_ns or time_ns, time_ns)
             self._tell("status", child, may_drop, time_ns=time_ns, data=data)
