@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Dict, List
 
 from row import Broken, Figures, Row
-from trainings import STEPS, Training, cluster_file, started, steps_of, train_words
+from trainings import STEPS, Training, cluster_file, started, steps_of, straight, train_words
 
 WORLDS = (4, 2, 4)
 # Two devices compute the slices of four, one after the other: batch norm sees the same images together, and
@@ -20,32 +19,25 @@ LOSS_TOLERANCE = 1e-3
 
 
 def case(dice: Random, folder: Path) -> Figures:
-    straight = _trained(folder / "straight", [4], [])
+    expected = _steps(straight(WORLDS[0], ()).run)
     stops = [2 + number * STEPS // len(WORLDS) + dice.randint(0, 4) for number in range(len(WORLDS))]
-    cut = _trained(folder / "cut", [*WORLDS, WORLDS[-1]], stops)
-    largest = max(abs(cut[step]["loss"] / straight[step]["loss"] - 1) for step in straight)
-    for step in straight:
-        if cut[step]["ids"] != straight[step]["ids"]:
-            raise Broken(f"step {step}: samples {cut[step]['ids']}, not {straight[step]['ids']}")
+    cut = _steps(_interrupted(folder, stops))
+    largest = max(abs(cut[step]["loss"] / expected[step]["loss"] - 1) for step in expected)
+    for step in expected:
+        if cut[step]["ids"] != expected[step]["ids"]:
+            raise Broken(f"step {step}: samples {cut[step]['ids']}, not {expected[step]['ids']}")
     if largest > LOSS_TOLERANCE:
         raise Broken(f"a loss is off by {largest:.2g}")
     return {"loss_difference": largest}
 
 
-def _trained(folder: Path, worlds: List[int], stops: List[int]) -> Dict[int, dict]:
-    """Loss and sample ids of each step; stops: after which step each but the last world is preempted."""
-    folder.mkdir()
-    python = folder / "recording-python"
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in\n'
-        f'*fcn.worker*) exec {sys.executable} {Path(__file__).with_name("recorder.py")} "$@" ;;\n'
-        f'*) exec {sys.executable} "$@" ;;\nesac\n'
-    )
-    python.chmod(0o755)
-    words: List[str] = []
-    for number, world in enumerate(worlds):
-        cluster = cluster_file(folder, world, str(python))
-        words = ["--cluster", cluster, "resume"] if number else train_words(folder, world, [], cluster)
+def _interrupted(folder: Path, stops: List[int]) -> Path:
+    """The run of a training that is preempted on each world after a step, and then ends."""
+    for number, world in enumerate([*WORLDS, WORLDS[-1]]):
+        if number == 0:
+            words = train_words(folder, world, (), records=True)
+        else:
+            words = ["--cluster", cluster_file(folder, world, records=True), "resume"]
         stop = stops[number] if number < len(stops) else None
         with started(folder, *words) as training:
             if stop is not None:
@@ -55,7 +47,7 @@ def _trained(folder: Path, worlds: List[int], stops: List[int]) -> Dict[int, dic
             if code != (0 if stop is None else 75):
                 raise Broken(f"exit code {code} on {world} devices: {training.said()}")
     assert training.run is not None
-    return _steps(training.run)
+    return training.run
 
 
 def _has_done(training: Training, step: int) -> bool:
@@ -63,6 +55,7 @@ def _has_done(training: Training, step: int) -> bool:
 
 
 def _steps(run: Path) -> Dict[int, dict]:
+    """Loss and sample ids of each step."""
     found = {line["step"]: line for line in steps_of(run)}
     for step, line in found.items():
         shares = sorted(run.glob(f"samples-{line['attempt']}-*.jsonl"))

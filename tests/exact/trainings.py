@@ -40,6 +40,7 @@ class Result(NamedTuple):
     every array of the last checkpoint. best: manifest of the best one, with the sha256 of its file.
     """
 
+    run: Path
     losses: Dict[int, float]
     scores: Dict[int, Tuple[float, float]]
     state: Dict[str, str]
@@ -150,25 +151,37 @@ def started(folder: Path, *words: str) -> Iterator[Training]:
         training.end()
 
 
-def train_words(
-    folder: Path, world: int, settings: Sequence[str], cluster: Optional[str] = None
-) -> List[str]:
+def train_words(folder: Path, world: int, settings: Sequence[str], records: bool = False) -> List[str]:
     sets = (*NETWORK, *LENGTH, f"data_file={data()}/train.mindrecord", *settings)
     return [
-        *("--cluster", cluster or cluster_file(folder, world), "train", "--max-restarts", "20"),
+        *("--cluster", cluster_file(folder, world, records), "train", "--max-restarts", "20"),
         *(word for setting in sets for word in ("--set", setting)),
     ]
 
 
-def cluster_file(folder: Path, world: int, python: str = sys.executable) -> str:
-    """A cluster of this machine. Time to start, as it may be busy; to leave, what everybody has."""
+def cluster_file(folder: Path, world: int, records: bool = False) -> str:
+    """A cluster of this machine. Time to start, as it may be busy; to leave, what everybody has.
+
+    records: workers write down their samples, see recorder.py.
+    """
     path = folder / f"{world}.yaml"
     path.write_text(
-        f"device_kind: cpu\npython: {python}\nhosts:\n"
+        f"device_kind: cpu\npython: {_recording_python(folder) if records else sys.executable}\nhosts:\n"
         f"  - {{name: here, address: 127.0.0.1, devices: {world}}}\n"
         "timeouts: {start_s: 120}\n"
     )
     return str(path)
+
+
+def _recording_python(folder: Path) -> Path:
+    python = folder / "recording-python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in\n'
+        f'*fcn.worker*) exec {sys.executable} {Path(__file__).with_name("recorder.py")} "$@" ;;\n'
+        f'*) exec {sys.executable} "$@" ;;\nesac\n'
+    )
+    python.chmod(0o755)
+    return python
 
 
 def with_evaluation() -> Tuple[str, ...]:
@@ -197,7 +210,7 @@ def straight(world: int, settings: Tuple[str, ...]) -> Result:
     folder = Path(_place().name) / f"straight-{straight.cache_info().currsize}"
     folder.mkdir()
     began = time.monotonic()
-    with started(folder, *train_words(folder, world, settings)) as training:
+    with started(folder, *train_words(folder, world, settings, records=True)) as training:
         if training.wait() != 0:
             raise Broken(f"the training without an interruption: {training.said()}")
         assert training.run is not None
@@ -224,7 +237,7 @@ def result_of(run: Path, seconds: float = 0.0) -> Result:
     scores = {line["step"]: (line["mean_iou"], line["pixel_accuracy"]) for line in _metrics(run, "metric")}
     best, _ = checkpoint.newest(run / "checkpoints" / BEST)
     return Result(
-        losses, scores, state, found.manifest["loss_scale"], dict(best.manifest) if best else {}, seconds
+        run, losses, scores, state, found.manifest["loss_scale"], dict(best.manifest) if best else {}, seconds
     )
 
 
