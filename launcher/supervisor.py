@@ -91,9 +91,9 @@ class Supervisor:
         """
         self.loop.listen(signals.fd, lambda: self._signalled(signals))
         try:
+            self.loop.in_thread(planner, self._on_planner)  # first: it takes longer than the agents
             self.hosts.start()
             self.loop.after(self.cluster.timeouts.start_s, "hello", self._no_hello)
-            self.loop.in_thread(planner, self._on_planner)
             self._write_status()
             while not self.hosts.have_ended:
                 self._wait()
