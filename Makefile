@@ -35,11 +35,11 @@ faults-full: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch
 	$(BIN)/python tests/faults --full --out benchmarks/results/faults.json
 
-# Trainings that are killed and preempted, and end with the same bits; a few minutes on two cores.
+# Trainings that are killed and preempted, and end with the same bits; about six minutes on two cores.
 exact: $(VENV)/installed
 	$(BIN)/python tests/exact
 
-# Fifty kills, a preemption in each phase many times, other numbers of devices; about an hour.
+# Fifty kills, as many preemptions in all phases, a thousand kills of saves; two hours.
 exact-full: $(VENV)/installed
 	$(BIN)/python tests/exact --full --out benchmarks/results/exact.json
 

@@ -2,8 +2,8 @@
 
 Beside MindSpore's own, all in one process, in turn: normal steps, a step that saves, and the steps until the
 files are there. Ours are on stable storage by then, with their sha256; the step that saves has the metrics
-synced too. ModelCheckpoint's are in the page cache, which is emptied before the next one's turn. The exit code
-is 1 where a limit is missed.
+synced too. ModelCheckpoint's are in the page cache, which is written before the next one's turn. The exit
+code is 1 where a limit is missed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Interrupts trainings in every way and compares what they end with to the last bit: see campaign.py."""
+"""Interrupts trainings in every way and compares what they end with to the last bit; breaks off saves, and
+looks at what is left of them: see campaign.py.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ sys.path[1:1] = [str(ROOT), str(ROOT / "tests" / "faults"), str(ROOT / "tests" /
 import devices  # noqa: E402
 import killed  # noqa: E402
 import preempted  # noqa: E402
+import saves  # noqa: E402
 from campaign import main  # noqa: E402
 
-MODULES = (killed, preempted, devices)
+MODULES = (killed, preempted, devices, saves)
 
 sys.exit(
-    main([row for module in MODULES for row in module.ROWS], "python tests/exact", "Interrupt trainings.")
+    main([row for module in MODULES for row in module.ROWS], "python tests/exact", "Interrupt trainings and saves.")
 )
