@@ -18,6 +18,6 @@ from campaign import main  # noqa: E402
 
 MODULES = (killed, preempted, devices, saves)
 
-sys.exit(
-    main([row for module in MODULES for row in module.ROWS], "python tests/exact", "Interrupt trainings and saves.")
-)
+ROWS = [row for module in MODULES for row in module.ROWS]
+
+sys.exit(main(ROWS, "python tests/exact", "Interrupt trainings and saves."))
