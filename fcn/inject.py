@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 
 VARIABLE = "FCN_INJECT"
@@ -59,7 +58,7 @@ def _segv() -> None:
 
 
 def _stop() -> None:
-    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # which stops all, and this thread right here
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _hang() -> None:

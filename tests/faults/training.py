@@ -103,7 +103,9 @@ def hung(fault: str) -> Callable[[Random, Path], Figures]:
         cluster = here(dice, folder, RANKS, f", hang_s: {HANG_S}")
         training = Training(folder, cluster, "--inject", f"{fault}@{BROKEN_AT}:{rank}")
         finish(training.process)
-        return judged(training, {rank: f"_{fault}"}, [(rank, KINDS[fault])])
+        # A stopped process gives its stacks when it is continued, and goes on for a moment.
+        place = "_one_step" if fault == "stop" else f"_{fault}"
+        return judged(training, {rank: place}, [(rank, KINDS[fault])])
 
     return case
 
