@@ -40,8 +40,9 @@ def _repeat(servers: int) -> Any:
 def once(servers: int) -> Dict[str, Any]:
     """The figures of this process: seconds of each part, MB that it needs for the plan."""
     from launcher.cluster import cluster_from
-    from launcher.plan import HostFacts, Job, make_plan
+    from launcher.plan import make_plan
     from launcher.plan_files import write_plan
+    from launcher.plan_types import HostFacts, Job
     from launcher.rank_table_forms import to_text
     from launcher.rank_table_rules import check
     from launcher.selection import select

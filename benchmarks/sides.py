@@ -14,7 +14,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from launcher.agent import observe
 from launcher.cluster import load_cluster
-from launcher.plan import HostFacts, Job, make_plan
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts, Job
 
 ROOT = Path(__file__).resolve().parents[1]
 

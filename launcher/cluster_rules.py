@@ -9,7 +9,7 @@ from launcher.chips import Chip, choose, subset_problems
 from launcher.yaml_lines import Problem, Where, name_of
 
 if TYPE_CHECKING:
-    from launcher.cluster import Host
+    from launcher.cluster_types import Host
 
 
 def host_problems(

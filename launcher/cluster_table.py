@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 from launcher import job_environment, rank_table_file, rank_table_forms, rank_table_rules
 from launcher.chips import CHIPS, Chip
 from launcher.cluster_fields import is_name
-from launcher.errors import UserError
 from launcher.rank_table import Rank, RankTable, Server
 from launcher.yaml_lines import Document, Problem
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Host
 
 AUTO = "auto"  # the table that the job's environment names
 FIELD = ("rank_table",)
@@ -115,7 +114,7 @@ def _hosts_of(table: RankTable, chip: Optional[Chip], problems: List[Problem]) -
         remedy = f"write `hosts: [{{server_id: {nameless[0]}, address: 10.0.0.1}}, ...]`"
         problems.append(Problem(FIELD, what, "pod_ip, host_ip or an address as server_id", remedy))
         return {}
-    hosts = [_entry({}, server, chip) for server in table.servers]
+    hosts = [entry({}, server, chip) for server in table.servers]
     if len(hosts) == 1:
         return {"hosts": hosts}
     return {"engine": "exec", "hosts": [{**host, "prefix": ["ssh", host["address"]]} for host in hosts]}
@@ -135,7 +134,7 @@ def _host_of(index: int, item: Any, table: RankTable, chip: Optional[Chip], prob
         where = ("hosts", index)
         problems.append(Problem(where, what, f"one of {listed}", "write `server_id: NAME` of its server"))
         return item
-    return _entry(given, server, chip)
+    return entry(given, server, chip)
 
 
 def _server_of(host: Mapping[str, Any], table: RankTable) -> Optional[Server]:
@@ -147,7 +146,8 @@ def _server_of(host: Mapping[str, Any], table: RankTable) -> Optional[Server]:
     return by_id.get(address) or by_address.get(address) or by_id.get(name)
 
 
-def _entry(given: Mapping[str, Any], server: Server, chip: Optional[Chip]) -> Dict[str, Any]:
+def entry(given: Mapping[str, Any], server: Server, chip: Optional[Chip]) -> Dict[str, Any]:
+    """An entry of `hosts`: what the table says of this server, and what is given, which counts more."""
     ids = sorted(rank.device_id for rank in server.ranks)
     ips = {rank.device_id: _ip(rank) for rank in server.ranks}
     has_ips = chip is not None and chip.is_ascend and any(ips.values())
@@ -211,49 +211,3 @@ def problems_with(
             elif device.ip not in (None, known[device.id]):
                 what = f"{device.ip}, but the rank table says {known[device.id]}"
                 yield Problem(where, what, "the same address", "leave `devices` out to take the table's")
-
-
-def rank_table_of(cluster: Cluster) -> RankTable:
-    """The rank table of all devices of a cluster: the one that its file gives, or one made from its hosts."""
-    if cluster.rank_table is not None:
-        return cluster.rank_table
-    from launcher.plan import planned_table
-
-    if cluster.chip.table_versions[0] == "2.0":
-        raise UserError(f"{cluster.source}: has no rank table, and none can be made for a single Ascend 950")
-    return planned_table(cluster)
-
-
-def cluster_values(table: RankTable, kind: str, addresses: Mapping[str, str]) -> Dict[str, Any]:
-    """A cluster file with everything that a table says: in short where that says it all, else with the table
-    itself inside.
-
-    addresses: of the hosts, by server id, where the table has none. Raises UserError where one is missing.
-    """
-    from launcher.cluster import cluster_from
-
-    missing = [s.server_id for s in table.servers if s.address is None and s.server_id not in addresses]
-    if missing:
-        options = " ".join(f"--address {server_id}=IP" for server_id in missing[:4])
-        raise UserError(
-            f"the rank table has no address of server {', '.join(missing[:8])}; expected the IP address of "
-            f"every host; give it with {options}"
-        )
-    hosts = []
-    for server in table.servers:
-        given = {"address": addresses.get(server.server_id, server.address)}
-        host = _entry(given, server, CHIPS[kind])
-        if len(table.servers) > 1:
-            host["prefix"] = ["ssh", host["address"]]
-        hosts.append(
-            {key: host[key] for key in ("name", "server_id", "address", "prefix", "devices") if key in host}
-        )
-    values: Dict[str, Any] = {"device_kind": kind, "hosts": hosts}
-    if len(hosts) > 1:
-        values["engine"] = "exec"
-    inside = {**values, "rank_table": rank_table_forms.render(table)}
-    try:
-        short = cluster_from(values, "")
-    except UserError:
-        return inside
-    return values if table.version != "2.0" and rank_table_of(short) == table else inside

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional
 
 if TYPE_CHECKING:
-    from launcher.plan import Process
+    from launcher.plan_types import Process
     from launcher.reporter import Reporter
 
 SICK = ("Alarm", "Critical", "UNKNOWN")  # the last of a device that is gone, or not started

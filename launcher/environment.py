@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Dict, Optional
 from launcher.errors import UserError
 
 if TYPE_CHECKING:
-    from launcher.plan import Attempt, HostFacts, Slot
+    from launcher.plan_types import Attempt, HostFacts, Slot
 
 # Added to the limits of hangs.py to give those of the platform's collectives and of the ranks' meeting: their
 # "peer is gone" has to come after our own verdict, which knows who and why, and after the stacks.

@@ -9,10 +9,10 @@ from launcher.limits import PhaseLimits
 from launcher.policy import Hung
 
 if TYPE_CHECKING:
-    from launcher.cluster import Timeouts
+    from launcher.cluster_types import Timeouts
     from launcher.engines.link import AgentLink
     from launcher.loop import Loop
-    from launcher.plan import Process
+    from launcher.plan_types import Process
     from launcher.reporter import Reporter
 
 CHECK_S = 1.0  # between checks of who is silent

@@ -18,7 +18,7 @@ from launcher.protocol import LEASE_S, PING_S, SILENCE_S
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
     from launcher.loop import Loop
 
 KILL_LIMIT_S = 6.0  # for guard and agent to kill everything; then the way to the host is given up

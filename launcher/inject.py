@@ -18,8 +18,8 @@ from launcher.yaml_lines import nearest
 if TYPE_CHECKING:
     import socket
 
-    from launcher.cluster import Cluster
-    from launcher.plan import Plan
+    from launcher.cluster_types import Cluster
+    from launcher.plan_types import Plan
 
 VARIABLE = "FCN_INJECT"  # FAULT@STEP, in the environment of the rank that fails
 DEFAULT_STEP = 2  # the first one compiles

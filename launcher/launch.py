@@ -21,10 +21,10 @@ from launcher.signals import Signals
 from launcher.supervisor import STATES, MakePlan, Supervisor
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
     from launcher.console import Console
     from launcher.inject import Injection
-    from launcher.plan import Plan
+    from launcher.plan_types import Plan
     from launcher.run import Attempt, Run
 
 SAVED = "every rank has saved and left"
@@ -173,8 +173,9 @@ class _Launch:
         import jinja2  # noqa: F401  write_plan needs it; its import takes as long as the agents do
 
         from launcher.doctor import require_ready
-        from launcher.plan import HostFacts, Job, make_plan
+        from launcher.plan import make_plan
         from launcher.plan_files import write_plan
+        from launcher.plan_types import HostFacts, Job
 
         job = Job(verb=self.verb, run_dir=str(self.run.path), command=self.command)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 from launcher import rank_table_forms
 from launcher.errors import UserError
 from launcher.files import sync_file_system, sync_folder, write_synced
-from launcher.plan import PEERS, RANK_TABLE, Plan
+from launcher.plan_types import PEERS, RANK_TABLE, Plan
 from launcher.resources import folder
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import ipaddress
 import json
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
+from launcher.chips import Chip
 from launcher.yaml_lines import Problem, Where, name_of
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -13,6 +14,15 @@ Values = Mapping[str, Any]
 
 PORTS = "a port from 1024 to 65535"
 COMPARE = "compare with what wrote the table"
+
+
+def version_problem(version: Optional[str], chip: Optional[Chip]) -> Optional[Problem]:
+    """Whether the kind of device reads this version."""
+    if chip is None or version is None or version in chip.table_versions:
+        return None
+    known = " or ".join(chip.table_versions)
+    remedy = f"make one for {chip.product}: a chip reads no other version than its own"
+    return Problem(("version",), f"{version!r} is not that of {chip.product}", known, remedy)
 
 
 class Reader:

@@ -10,7 +10,7 @@ import itertools
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from launcher.chips import CHIPS, Chip, subset_problems
-from launcher.rank_table_fields import COMPARE, PORTS, Address, Reader, Values
+from launcher.rank_table_fields import COMPARE, PORTS, Address, Reader, Values, version_problem
 from launcher.yaml_lines import Problem, Where
 
 SERVER_ID_CHARACTERS = 64
@@ -36,15 +36,6 @@ def check(values: Any, chip: Optional[Chip] = None) -> List[Problem]:
 
         return RankRules(chip).check(values)
     return GroupRules(chip).check(values) if "group_list" in values else ServerRules(chip).check(values)
-
-
-def version_problem(version: Optional[str], chip: Optional[Chip]) -> Optional[Problem]:
-    """Whether the kind of device reads this version."""
-    if chip is None or version is None or version in chip.table_versions:
-        return None
-    known = " or ".join(chip.table_versions)
-    remedy = f"make one for {chip.product}: a chip reads no other version than its own"
-    return Problem(("version",), f"{version!r} is not that of {chip.product}", known, remedy)
 
 
 class ServerRules(Reader):

@@ -9,8 +9,7 @@ import ipaddress
 from typing import Dict, List, Optional, Tuple
 
 from launcher.chips import Chip
-from launcher.rank_table_fields import COMPARE, Reader, Values
-from launcher.rank_table_rules import version_problem
+from launcher.rank_table_fields import COMPARE, Reader, Values, version_problem
 from launcher.yaml_lines import Problem, Where
 
 MOST_RANKS = 65536

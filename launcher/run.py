@@ -16,7 +16,7 @@ from launcher.run_lock import last_launcher
 from launcher.yaml_lines import read_yaml
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
 
 CHECKPOINTS = "checkpoints"  # folders of a run
 BEST = "checkpoints/best"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Collection, Dict, Iterable, List, NamedTuple, Optional
 
 from launcher.chips import choose
-from launcher.cluster import Cluster, Host
+from launcher.cluster_types import Cluster, Host
 
 
 class Place(NamedTuple):

@@ -19,10 +19,10 @@ from launcher.protocol import VERSION
 
 if TYPE_CHECKING:
     from launcher.catalogue import Signature
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
     from launcher.engines.link import AgentLink
     from launcher.inject import Injection
-    from launcher.plan import Plan, Process
+    from launcher.plan_types import Plan, Process
     from launcher.reporter import Reporter
     from launcher.run import Attempt
     from launcher.signals import Signals

@@ -10,7 +10,7 @@ from typing import Any, List, Optional
 
 import click
 
-from launcher.cluster import Cluster, Device, Host
+from launcher.cluster_types import Cluster, Device, Host
 from launcher.errors import PreflightError, UserError
 
 LOCAL = "127.0.0.1"

@@ -11,7 +11,8 @@ from typing import Any, Sequence, Tuple
 import click
 
 from launcher.cli.common import need_cluster
-from launcher.cluster import Cluster, load_cluster
+from launcher.cluster import load_cluster
+from launcher.cluster_types import Cluster
 from launcher.errors import ExitCode
 
 

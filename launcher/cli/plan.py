@@ -11,8 +11,10 @@ import click
 
 from launcher.cli.common import need_cluster
 from launcher.cli.train import WORKER_COMMAND
-from launcher.cluster import Cluster, load_cluster
-from launcher.plan import HostFacts, Job, Plan, make_plan
+from launcher.cluster import load_cluster
+from launcher.cluster_types import Cluster
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts, Job, Plan
 from launcher.selection import reserve_notes, select
 
 NEW_RUN = "runs/NEW-RUN"  # stands for the run folder, which only `train` makes

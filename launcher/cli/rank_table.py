@@ -97,7 +97,7 @@ def convert(file: str, out: Optional[str], kind: Optional[str], addresses: Tuple
 
 def _table_of_cluster(file: str) -> str:
     from launcher.cluster import load_cluster
-    from launcher.cluster_table import rank_table_of
+    from launcher.conversion import rank_table_of
 
     cluster = load_cluster(file)
     values = rank_table_forms.render(rank_table_of(cluster))
@@ -108,7 +108,7 @@ def _cluster_of_table(file: str, kind: Optional[str], addresses: Dict[str, str])
     import yaml
 
     from launcher.cluster import cluster_from
-    from launcher.cluster_table import cluster_values
+    from launcher.conversion import cluster_values
 
     table = _read(file, _chip(kind))
     if kind is None:

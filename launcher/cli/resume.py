@@ -18,7 +18,7 @@ from launcher.cli.common import (
 )
 from launcher.cli.train import WORKER_COMMAND
 from launcher.cli.trained import cluster_for
-from launcher.cluster import Cluster
+from launcher.cluster_types import Cluster
 from launcher.errors import ExitCode, UserError
 from launcher.retry import Limits
 from launcher.run import Run, find_interrupted

@@ -15,7 +15,7 @@ from launcher.errors import ExitCode, UserError
 from launcher.trainer import call
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
     from launcher.run import Run
 
 CLUSTER_OF_A_LONE_FILE = "1xcpu.yaml"  # runs on every machine

@@ -14,7 +14,7 @@ from launcher.doctor.check import Check, Finding, View, merged, unknown_findings
 from launcher.errors import PreflightError
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
 
 TOPICS = (npus, links, ports, software, host)
 CHECKS: Tuple[Check, ...] = tuple(check for topic in TOPICS for check in topic.CHECKS)

@@ -16,7 +16,7 @@ from launcher.engines.link import EXIT_LIMIT_S, FIRST_PINGS, AgentLink
 from launcher.errors import PreflightError
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
 
 LIMIT_S = 9.0  # for all hosts together; what is not told by then is unknown
 

@@ -18,7 +18,7 @@ from typing import (
 )
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Cluster, Host
 
 
 NAMED_HOSTS = 8  # of those of whom the same is said

@@ -8,7 +8,7 @@ from launcher.doctor.check import Check, Finding, Request, View, odd_ones
 from launcher.errors import Unreadable
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster
+    from launcher.cluster_types import Cluster
 
 Place = Tuple[str, int]  # host, device id
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Cluster, Host
 
 
 class Engine(ABC):

@@ -10,7 +10,7 @@ from launcher.engines.base import Engine, agent_command, checkout
 from launcher.protocol import LEASE_S
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Cluster, Host
 
 
 class ExecEngine(Engine):

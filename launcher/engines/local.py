@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List
 from launcher.engines.base import Engine, agent_command
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Cluster, Host
 
 
 class LocalEngine(Engine):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Dict, Iterable
 from launcher.engines.link import with_checkout
 
 if TYPE_CHECKING:
-    from launcher.cluster import Cluster, Host
+    from launcher.cluster_types import Cluster, Host
     from launcher.engines.base import Engine
 
 SWEEP_LIMIT_S = 10.0

@@ -15,7 +15,7 @@ from row import Broken, Figures, Row
 from trainings import STEPS, Training, result_of, started, straight, train_words, with_evaluation
 
 from fcn import checkpoint
-from launcher.cluster import Timeouts
+from launcher.cluster_types import Timeouts
 
 WORLD = 2
 TRAININGS = 5  # of a case at most: one that is over before the signal reaches it is followed by another

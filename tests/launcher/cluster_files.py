@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster import Cluster, cluster_from, load_cluster
+from launcher.cluster import cluster_from, load_cluster
+from launcher.cluster_types import Cluster
 from launcher.errors import ExitCode, UserError
 
 TWO_SERVERS = """\

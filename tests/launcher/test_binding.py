@@ -16,7 +16,8 @@ from launcher import binding, devices
 from launcher.agent import topology
 from launcher.binding import format_cpus, parse_cpus, share_out
 from launcher.cluster import cluster_from, load_cluster
-from launcher.plan import HostFacts, Job, make_plan
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts, Job
 
 KUNPENG = [(cpu,) for cpu in range(192)]
 NEAR = ["144-167", "0-23", "144-167", "0-23", "96-119", "48-71", "96-119", "48-71"]  # of a 910B server

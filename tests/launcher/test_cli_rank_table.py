@@ -15,7 +15,7 @@ from tables import BASES, GOOD, any_tables, changed, example, servers, super_pod
 
 from launcher.cli.rank_table import rank_table
 from launcher.cluster import cluster_from, load_cluster, shipped_clusters
-from launcher.cluster_table import cluster_values, rank_table_of
+from launcher.conversion import cluster_values, rank_table_of
 from launcher.errors import UserError
 from launcher.rank_table import RankTable
 from launcher.rank_table_forms import parse, render, to_text

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.chips import CHIPS, subset_problems
-from launcher.cluster import Device, cluster_from, load_cluster, read_cluster, shipped_clusters
+from launcher.cluster import cluster_from, load_cluster, read_cluster, shipped_clusters
+from launcher.cluster_types import Device
 from launcher.errors import UserError
 from launcher.yaml_lines import Document
 

@@ -13,7 +13,8 @@ import pytest
 from ascend_server import Server
 
 from launcher import devices
-from launcher.cluster import Cluster, cluster_from, load_cluster
+from launcher.cluster import cluster_from, load_cluster
+from launcher.cluster_types import Cluster
 from launcher.doctor import CHECKS, ask, gather, host, judge, ports, require_ready, software
 from launcher.doctor.check import Check, Finding, Request, View, merged
 from launcher.doctor.links import ring

@@ -8,7 +8,8 @@ import pytest
 from test_plan import JOB, cluster, with_ips, workers
 
 from launcher.errors import UserError
-from launcher.plan import HostFacts, make_plan
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts
 
 
 def hccl(shell: Optional[Dict[str, str]] = None, kind: str = "ascend910b", **env: Any) -> List[tuple]:

@@ -15,7 +15,8 @@ from launching import FOREVER, LIMIT_S, LOCAL_CLUSTER, Launch, closing
 import fcn.inject
 from launcher import inject
 from launcher.errors import ExitCode, UserError
-from launcher.plan import HostFacts, Job, make_plan
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts, Job
 
 JOB = Job("train", "/runs/r1", ("worker.py",))
 

@@ -11,11 +11,13 @@ from cluster_files import cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.cluster import Cluster, cluster_from, load_cluster
+from launcher.cluster import cluster_from, load_cluster
+from launcher.cluster_types import Cluster
 from launcher.environment import COLLECTIVE_MARGIN_S
 from launcher.errors import PreflightError
-from launcher.plan import HostFacts, Job, Plan, Process, make_plan
+from launcher.plan import make_plan
 from launcher.plan_files import render
+from launcher.plan_types import HostFacts, Job, Plan, Process
 from launcher.selection import Place, select
 
 REFERENCES = Path(__file__).parents[3] / "shared" / "ascend" / "rank_tables"

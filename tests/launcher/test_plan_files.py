@@ -14,8 +14,9 @@ import pytest
 from launcher import rank_table_file, rank_table_forms
 from launcher.cluster import cluster_from, load_cluster
 from launcher.errors import UserError
-from launcher.plan import HostFacts, Job, Plan, make_plan
+from launcher.plan import make_plan
 from launcher.plan_files import ranks_text, render, write_plan
+from launcher.plan_types import HostFacts, Job, Plan
 
 FACTS = {
     "localhost": HostFacts(cores=2, machine="x86_64", free_ports=(20001,)),

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tables import BASES, any_tables, ranks, servers
 from test_plan import JOB, scheduler, with_ips, workers
 
-from launcher.cluster import Cluster, cluster_from
-from launcher.cluster_table import cluster_values
+from launcher.cluster import cluster_from
+from launcher.cluster_types import Cluster
+from launcher.conversion import cluster_values
 from launcher.errors import PreflightError
-from launcher.plan import HostFacts, make_plan
+from launcher.plan import make_plan
+from launcher.plan_types import HostFacts
 from launcher.rank_table import RankTable, of_places
 from launcher.rank_table_forms import render
 from launcher.selection import Place, select

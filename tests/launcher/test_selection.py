@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.chips import CHIPS, choose, subset_problems
-from launcher.cluster import Cluster
+from launcher.cluster_types import Cluster
 from launcher.selection import Place, Shortage, difference, select
 
 Used = List[Tuple[str, List[int]]]
