@@ -136,10 +136,11 @@ def _disk(config: Config, data: DataSet, global_batch: int, run_root: Path) -> L
     states = min(kept, STATES_KEPT) * state
     if free < (kept + best + 1) * weights + states + state:
         fits = max(STATES_KEPT, int((free - states - state) // weights) - best - 1)
+        fewer = f"keep_checkpoint_max={fits} or lower, or " if fits < config.keep_checkpoint_max else ""
         return [
             f"keep_checkpoint_max: {kept} checkpoints{' and the best one' * best} will take "
             f"{in_megabytes((kept + best) * weights + states)}, {run_root} has {in_megabytes(free)} free; "
-            f"set keep_checkpoint_max={fits} or lower, or save_steps higher"
+            f"set {fewer}save_steps or keep_every_epochs higher, or train_dir to another disk"
         ]
     return []
 

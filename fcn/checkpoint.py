@@ -70,7 +70,8 @@ def save(
 ) -> Path:
     """Write `folder/name.ckpt`, its state unless that is None, and its manifest; returns the `.ckpt`.
 
-    A kill or a power cut at any moment leaves the others good, and this one whole or without a manifest.
+    A kill or a power cut at any moment leaves the others good, and this one whole or without a manifest that
+    verifies.
     `manifest` must hold `step`; `wrote` is told of bytes that the disk has taken. Raises SaveError.
     """
     target = folder / f"{name}.ckpt"
@@ -128,16 +129,19 @@ def _sweep(folder: Path) -> None:
         unfinished.unlink()
 
 
-def retire(saved: Path, keep: int) -> None:
+def retire(saved: Path, keep: Optional[int]) -> None:
     """Delete what its successors have made superfluous, once `saved` has been read back.
 
     Of the checkpoints up to the step of `saved`, the newest `keep` stay and those that are permanent; the
     state stays of the newest STATES_KEPT. Later ones were passed over, as they are damaged: they are neither
-    counted nor deleted. Raises WeightsError where `saved` is not what was written.
+    counted nor deleted. keep None: `saved` alone stays. Raises WeightsError where it is not what was written.
     """
     ours = _sealed_manifest(saved)
-    found = [one for one in _manifests(saved.parent) if one[0] <= ours["step"]]
-    surplus = [path for _, path, manifest in found if not manifest.get("permanent")][keep:]
+    found = [one for one in _manifests(saved.parent) if keep is None or one[0] <= ours["step"]]
+    if keep is None:
+        surplus = [path for _, path, _ in found if path != saved]
+    else:
+        surplus = [path for _, path, manifest in found if not manifest.get("permanent")][keep:]
     stateless = [path for _, path, _ in found[STATES_KEPT:] if state_of(path).exists()]
     if surplus or stateless:
         verify(saved, to_resume="state" in ours)

@@ -35,12 +35,15 @@ _FINITE_BLOCK = 1 << 20  # values
 
 @dataclass(frozen=True)
 class _Target:
-    """A checkpoint of a job: where, with what manifest, whether with its state, how many are kept there."""
+    """A checkpoint of a job: where, with what manifest, whether with its state.
+
+    keep: how many stay there; None: it alone.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
     state: bool
-    keep: int
+    keep: Optional[int]
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Saver:
             targets = self._unsaved(step)
             if is_best:
                 described = {**manifest, "best_mean_iou": best, "permanent": False}
-                targets.append(_Target(self._folder / BEST, described, False, 1))
+                targets.append(_Target(self._folder / BEST, described, False, None))
             if regular:
                 targets.append(_Target(self._folder, manifest, True, self._keep))
             if targets:

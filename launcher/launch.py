@@ -158,7 +158,7 @@ class _Launch:
             return Outcome(ExitCode.PREFLIGHT, culprit)
         if code is ExitCode.PREEMPTED and self.verb == "train":
             all_left = policy.has_saved(supervisor.state) and not self.reporter.save_failed
-            # Ranks that are ended in an evaluation had saved before it.
+            # Ranks that are ended in the evaluation after a step had saved before it.
             self.farewell = SAVED if all_left or self.reporter.is_saved else NOT_SAVED
         first = policy.verdict(supervisor.state)
         process = None if first is None else supervisor.processes.get(first.name)

@@ -37,7 +37,7 @@ import json
 import os
 import selectors
 
-VERSION = 3  # an agent of another version of fcn-launch is refused by name
+VERSION = 4  # an agent of another version of fcn-launch is refused by name
 PING_S = 2.0
 HEALTH_S = 10.0
 # Where a network lies between them, the one that hears nothing for so long counts the other as lost. Thus a

@@ -29,18 +29,18 @@ WRITTEN_WITHIN_S = 2.0  # from the making of the file to its content
 class Launcher:
     """A launcher of a run.
 
-    machine: tells hosts of one name apart, such as localhost. pids: the namespace in which `pid` means
-    something. start: ticks from the host's start to the process's, as an id may be given away. began, ended:
-    local time; ended stays None while it works, and where it was killed.
+    pids: the namespace in which `pid` means something. start: ticks from the host's start to the process's,
+    as an id may be given away. began, ended: local time; ended stays None while it works, and where it was
+    killed. machine: tells hosts of one name apart, such as localhost; empty where it is not known.
     """
 
     host: str
-    machine: str
     pids: str
     pid: int
     start: int
     began: str
     ended: Optional[str] = None
+    machine: str = ""
 
     @classmethod
     def own(cls) -> Launcher:
@@ -48,14 +48,14 @@ class Launcher:
         process = look(os.getpid())
         start = process.start if process else 0
         pids = str(Path("/proc/self/ns/pid").readlink())
-        return cls(os.uname().nodename, _machine(), pids, os.getpid(), start, _now())
+        return cls(os.uname().nodename, pids, os.getpid(), start, _now(), machine=_machine())
 
     def is_alive(self) -> Optional[bool]:
         """Whether it is at work; None where that can not be known: on another host, in another container."""
         if self.ended is not None:
             return False
         own = Launcher.own()
-        if (self.host, self.machine, self.pids) != (own.host, own.machine, own.pids):
+        if (self.host, self.pids) != (own.host, own.pids) or self.machine not in ("", own.machine):
             return None
         process = look(self.pid)
         return process is not None and process.start == self.start and process.state not in "ZX"

@@ -99,12 +99,10 @@ class Agent:
     def _wait(self) -> None:
         # After a SIGSTOP over its end the first returns without a look at what has come.
         ready = self.selector.select(0 if self.waiting else self._until_next_end()) or self.selector.select(0)
-        self.woken_ns, self.unordered_ns = time.time_ns(), None
-        while ready:
-            self.unsettled = False
-            self._handle(ready)
-            # Who died between our waking up and the reading of an error or an end may have died before it.
-            ready = self.selector.select(0) if self.unsettled else []
+        self.woken_ns, self.unordered_ns, self.unsettled = time.time_ns(), None, False
+        self._handle(ready)
+        if self.unsettled:  # who died between our waking up and the reading of an error or an end
+            self._handle(self.selector.select(0))
         if self.waiting:
             self._start_next()
         if self._until_next_end() == 0 and not self._was_frozen():

@@ -20,7 +20,7 @@ def facts(
     examine: bool = False,
     bind: bool = False,
 ) -> dict:
-    """The facts of `launcher.plan.HostFacts` as JSON, and of the doctor's quick part.
+    """The facts of `launcher.plan_types.HostFacts` as JSON, and of the doctor's quick part.
 
     port: a port that the user wants; it leads the free ports if it is free.
     devices: ids of the Ascend devices whose addresses are asked for.

@@ -2,7 +2,10 @@
 
 import os
 import threading
+import time
 from datetime import timedelta
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,9 +135,18 @@ def test_who_is_done_waits_for_rank_0_however_long_its_last_save_takes(monkeypat
         TCPStore("127.0.0.1", port, 2, is_master, timedelta(seconds=END_S), wait_for_workers=False)
         for is_master in (True, False)
     )
-    left = []
-    monkeypatch.setattr(os, "_exit", left.append)
-    monkeypatch.setattr(distributed, "_START_TIMEOUT_S", 0.0)
-    threading.Timer(0.5, store_0.add, ("leave", 1)).start()
+    done = []
+    monkeypatch.setattr(os, "_exit", done.append)
+    hours = count(step=3600)
+    monkeypatch.setattr(distributed, "time", SimpleNamespace(monotonic=lambda: next(hours), sleep=time.sleep))
+
+    def save_for_long():
+        time.sleep(0.5)
+        done.append("saved")
+        store_0.add("leave", 1)
+
+    saving = threading.Thread(target=save_for_long)
+    saving.start()
     distributed.World(1, 2, _store=store_1).leave(75)
-    assert left == [75]
+    saving.join()
+    assert done == ["saved", 75]

@@ -140,6 +140,17 @@ def test_the_best_one_is_kept_apart_without_its_state(tmp_path):
     assert [path.stem for path in checkpoint.listed(tmp_path)] == ["FCN8s-1_4", "FCN8s-1_3"]
 
 
+def test_the_best_one_is_the_only_one_in_its_folder(tmp_path):
+    """Also where a run fell back behind it, and scores more at an earlier step."""
+    before = Training(tmp_path)
+    before.save(9, regular=False, score=0.5)
+    before.saver.finish(stay=True)
+    again = Training(tmp_path)
+    again.save(7, regular=False, score=0.6)
+    again.saver.finish(stay=True)
+    assert [path.stem for path in checkpoint.listed(tmp_path / BEST)] == ["FCN8s-1_7"]
+
+
 def test_a_best_one_that_could_not_be_written_is_not_the_best(tmp_path, monkeypatch):
     training = Training(tmp_path)
     training.save(1, regular=False, score=0.3)

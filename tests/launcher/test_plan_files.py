@@ -139,7 +139,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, sys; from pathlib import Path\n"
         "from launcher.cluster import load_cluster; from launcher.errors import UserError\n"
-        "from launcher.plan import Job, make_plan; from launcher.plan_files import write_plan\n"
+        "from launcher.plan import make_plan; from launcher.plan_files import write_plan\n"
+        "from launcher.plan_types import Job\n"
         "plan = make_plan(load_cluster('8xascend910.yaml'), Job('train', sys.argv[1], ('-m', 'x')), {})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # plan.json is longer\n"
         "try: write_plan(plan, Path(sys.argv[1]) / 'out')\n"
