@@ -55,11 +55,11 @@ def main(rows: Sequence[Row], program: str, description: str) -> int:
         numbers = range(count) if args.only is None else [args.only]
         results.append(play(row, args.seed, numbers, strict=args.full))
         show(results[-1])
+        if args.out:
+            write(args.out, args.seed, results[-1], [row.name for row in rows])
     if not results:
         names = ", ".join(row.name for row in rows)
         parser.error(f"nothing to play of {', '.join(args.rows)}; rows are {names}")
-    if args.out:
-        write(args.out, args.seed, results, [row.name for row in rows])
     kept = [result["kept"] for result in results]
     passed_s = time.monotonic() - began
     print(
@@ -120,10 +120,10 @@ def play(row: Row, seed: int, numbers: Sequence[int], strict: bool) -> Dict[str,
     }
 
 
-def write(out: Path, seed: int, results: Sequence[Dict[str, Any]], names: Sequence[str]) -> None:
-    """These results, and those of other rows that the file has from before; in the order of the names."""
+def write(out: Path, seed: int, result: Dict[str, Any], names: Sequence[str]) -> None:
+    """The result of a row beside those of others that the file has; in the order of the names."""
     before = json.loads(out.read_text())["rows"] if out.exists() else []
-    known = {result["row"]: result for result in (*before, *results)}
+    known = {one["row"]: one for one in (*before, result)}
     content = {"machine": machine(), "seed": seed, "rows": [known[name] for name in names if name in known]}
     out.write_text(json.dumps(content, indent=1) + "\n")
 
