@@ -30,7 +30,7 @@ RETRY_S, RETRY_EVERY_S = 300.0, 5.0
 # What is said where a save has failed
 GO_ON = "earlier checkpoints stay, the next one is tried when it is due; make room, or see to the disk"
 LAST = f"it is the last one, and tried again for {RETRY_S:.0f} s: make room, or see to the disk"
-_FINITE_BLOCK = 1 << 20  # values
+_FINITE_BLOCK = 1 << 16  # values
 
 
 @dataclass(frozen=True)
