@@ -170,13 +170,12 @@ class _Launch:
         )
 
     def _planner(self, attempt: Attempt, used: Cluster) -> MakePlan:
-        import jinja2  # noqa: F401  write_plan needs it; its import takes as long as the agents do
-
         from launcher.doctor import require_ready
         from launcher.plan import make_plan
-        from launcher.plan_files import write_plan
+        from launcher.plan_files import env_template, write_plan
         from launcher.plan_types import HostFacts, Job
 
+        env_template()  # now, while the agents start
         job = Job(verb=self.verb, run_dir=str(self.run.path), command=self.command)
 
         def plan(facts: Mapping[str, dict]) -> Plan:

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import shutil
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
@@ -66,7 +66,7 @@ def _env_texts(plan: Plan, missing: List[str]) -> Iterator[str]:
     The template is rendered once for all processes that have the same variables, with marks in the place of
     what differs.
     """
-    template = _environment().get_template("rank.env.j2")
+    template = env_template()
     quote = lru_cache(maxsize=None)(shlex.quote)
     texts: Dict[Tuple[str, ...], List[str]] = {}
     for process in plan.processes:
@@ -125,13 +125,16 @@ def write_plan(plan: Plan, target: Path) -> List[str]:
     return sorted(files)
 
 
-def _environment() -> jinja2.Environment:
+@cache
+def env_template() -> jinja2.Template:
+    """Of an environment file. It takes as long as the agents take to start: to be called while they do."""
     import jinja2  # a third of the time that `plan` may take, so only where files are written
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder("templates")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    return environment.get_template("rank.env.j2")
