@@ -20,7 +20,7 @@ from benchmarks.report import report
 from benchmarks.sides import ROOT, worker_environment
 
 SIDES = ("fcn-launch", "ModelCheckpoint", "ModelCheckpoint, async_save")
-ROUNDS = 7
+ROUNDS = 5
 CROP, BATCH = 128, 2
 NORMAL_STEPS = 4  # before each save, and after it
 
@@ -71,14 +71,19 @@ def step():
 
 
 class Strict(Status):
+    saved = 0
+
     def send(self, event, **fields):
         if event == "save_failed":
             sys.exit(fields["message"])
+        if event == "checkpoint":
+            self.saved = fields["step"]
 
 
 class Ours:
     def __init__(self):
-        self.saver = Saver(folder / "ours", weights, moments, 1, Strict(), writes=True)
+        self.status = Strict()
+        self.saver = Saver(folder / "ours", weights, moments, 1, self.status, writes=True)
         self.metrics = MetricsFile(folder)
 
     def save(self):
@@ -91,8 +96,9 @@ class Ours:
     def is_written(self):
         return (folder / "ours" / f"FCN8s-1_{number}.json").exists()
 
-    def wait(self):
-        self.saver.finish(stay=False)
+    def is_over(self):
+        self.saver.tell()
+        return self.status.saved == number
 
 
 class Theirs:
@@ -117,8 +123,8 @@ class Theirs:
     def is_written(self):
         return self.expected.exists()
 
-    def wait(self):
-        until(self.is_written)
+    def is_over(self):
+        return self.is_written()
 
 
 sides = {
@@ -129,7 +135,7 @@ sides = {
 side = sides[name]()
 step()
 side.save()  # the first takes memory from the kernel
-side.wait()
+until(side.is_over)
 found = []
 for _ in range(rounds):
     os.sync()  # or the disk would be busy with what the round before has left to it
@@ -137,12 +143,14 @@ for _ in range(rounds):
     during = [seconds(step) + seconds(side.save)]
     while not side.is_written():
         during.append(seconds(step))
-    side.wait()
+    after = []
+    while not side.is_over():
+        after.append(seconds(step))
     normal += [seconds(step) for _ in range(normal_steps)]
     os.sync()
     alone = seconds(lambda: (side.save(), until(side.is_written)))
-    side.wait()
-    found.append({"normal": normal, "during": during, "alone": alone})
+    until(side.is_over)
+    found.append({"normal": normal, "during": during, "after": after, "alone": alone})
 size = sum(array.asnumpy().nbytes for array in (*weights, *moments))
 print(json.dumps({"gigabytes": size / 1e9, "rounds": found}))
 """
@@ -182,15 +190,23 @@ def _run(side: str) -> Dict[str, Any]:
 
 
 def figures(rounds: List[Dict[str, Any]]) -> Dict[str, float]:
-    """Medians over the rounds. extra_s: what the steps from the save on took longer until it was done."""
+    """Medians over the rounds.
+
+    extra_s: what the steps from the save on took longer until it was on the disk. later_s: the steps after
+    those, until it was read back from there and the one before was deleted.
+    """
     normal_s = median(seconds for one in rounds for seconds in one["normal"])
-    extra = [sum(one["during"]) - len(one["during"]) * median(one["normal"]) for one in rounds]
+
+    def extra(phase: str) -> float:
+        return median(sum(one[phase]) - len(one[phase]) * median(one["normal"]) for one in rounds)
+
     alone_s = median(one["alone"] for one in rounds)
     return {
         "normal_s": normal_s,
         "step_s": median(one["during"][0] for one in rounds),
         "steps": median(len(one["during"]) for one in rounds),
-        "extra_s": median(extra),
+        "extra_s": extra("during"),
+        "later_s": extra("after"),
         "alone_s": alone_s,
-        "extra_share": median(extra) / alone_s,
+        "extra_share": extra("during") / alone_s,
     }

@@ -26,6 +26,7 @@ from fcn.files import (
     make_folder,
     seal,
     sha256_of,
+    sha256_on_disk,
     sync,
     write_atomic,
     write_blocks,
@@ -144,7 +145,7 @@ def retire(saved: Path, keep: Optional[int]) -> None:
         surplus = [path for _, path, manifest in found if not manifest.get("permanent")][keep:]
     stateless = [path for _, path, _ in found[STATES_KEPT:] if state_of(path).exists()]
     if surplus or stateless:
-        verify(saved, to_resume="state" in ours, is_read_back=True)
+        verify(saved, to_resume="state" in ours, digest_of=sha256_on_disk)
     for path in surplus:
         # The manifest first: a file without one is not taken for a checkpoint.
         for file in (manifest_of(path), path, state_of(path)):
@@ -189,20 +190,19 @@ def newest(folder: Path, to_resume: bool = False) -> Tuple[Optional[Checkpoint],
     return None, damaged
 
 
-def verify(path: Path, to_resume: bool = False, is_read_back: bool = False) -> Checkpoint:
+def verify(path: Path, to_resume: bool = False, digest_of: Callable[[Path], str] = sha256_of) -> Checkpoint:
     """Compare a checkpoint, and where it is `to_resume` its state, with its manifest.
 
-    is_read_back: it was saved just now, and nobody is about to load it. Raises WeightsError that says what is
-    wrong with which file.
+    Raises WeightsError that says what is wrong with which file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
     manifest = _sealed_manifest(path)
-    _compare(path, manifest, is_read_back)
+    _compare(path, manifest, digest_of)
     if to_resume:
         if "state" not in manifest:
             raise WeightsError(f"{path}: was saved without the state that going on needs; use another one")
-        _compare(state_of(path), manifest["state"], is_read_back)
+        _compare(state_of(path), manifest["state"], digest_of)
     return Checkpoint(path, manifest)
 
 
@@ -220,7 +220,7 @@ def _sealed_manifest(path: Path) -> Dict[str, Any]:
     return manifest
 
 
-def _compare(path: Path, facts: Mapping[str, Any], is_read_back: bool) -> None:
+def _compare(path: Path, facts: Mapping[str, Any], digest_of: Callable[[Path], str]) -> None:
     """Raises WeightsError where a file has not the size and sha256 that were saved."""
     try:
         size = path.stat().st_size
@@ -228,7 +228,7 @@ def _compare(path: Path, facts: Mapping[str, Any], is_read_back: bool) -> None:
             f"has {size} bytes, its manifest says {facts['size']}"
             if size != facts["size"]
             else ""
-            if sha256_of(path, is_read_back) == facts["sha256"]
+            if digest_of(path) == facts["sha256"]
             else "its bytes are not those that were saved (sha256 differs)"
         )
     except OSError as error:

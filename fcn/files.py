@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import mmap
 import os
 import shutil
+import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Tuple, TypeVar, Union
 
-# Read and written at once: the thread that saves sleeps after each, and the training gets its core back.
-_BLOCK_BYTES = 1 << 18
-_SYNC_BYTES = 64 << 20  # written between two syncs: a slow disk shows, and is not given a gigabyte at once
+_T = TypeVar("_T")
+
+_BLOCK_BYTES = 1 << 20
+# Of what is large, while a training runs: written or read at once, few enough calls for a disk far away; and
+# hashed between two naps, in which a step gets its core back sooner than by the scheduler's slice.
+_PIECE_BYTES, _HASHED_BYTES, _NAP_S = 4 << 20, 1 << 18, 1e-5
+_SYNC_BYTES = (
+    64 << 20
+)  # written between two syncs: where there is a cache, it is not given a gigabyte at once
 
 
-def sha256_of(path: Path, is_read_back: bool = False) -> str:
-    """Hex digest of a file's content. is_read_back: of what the disk has, and nothing is put in the cache."""
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
     digest = hashlib.sha256()
-    buffer = _aligned()
-    descriptor = _open_direct(path, os.O_RDONLY) if is_read_back else os.open(path, os.O_RDONLY)
-    try:
-        while count := os.readv(descriptor, [buffer]):
-            digest.update(buffer[:count])
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_on_disk(path: Path) -> str:
+    """The same of what the disk has, past the page cache where the file system can, and with naps."""
+    digest, buffer = hashlib.sha256(), _aligned()
+    with _Direct(path, os.O_RDONLY) as file:
+        while count := file.call(os.readv, [buffer]):
+            _hash(digest, buffer[:count])
     return digest.hexdigest()
 
 
@@ -48,36 +59,64 @@ def write_blocks(
     it reads is put out of the cache. `wrote` is told of bytes that the file has taken. Raises OSError.
     """
     digest, size, synced = hashlib.sha256(), 0, 0
-    descriptor = _open_direct(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
+    with _Direct(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
         for piece in _pieces(blocks):
-            digest.update(piece)
-            while piece:  # a disk that is nearly full takes a part
-                count = _write(descriptor, piece)
+            _hash(digest, piece)
+            start = 0
+            while start < len(piece):  # a disk that is nearly full may take a part
+                count = file.call(os.write, piece[start:])
                 wrote(count)
-                size, piece = size + count, piece[count:]
+                start += count
+            size += len(piece)
             if size - synced >= _SYNC_BYTES:
-                os.fdatasync(descriptor)
+                file.call(os.fdatasync)
                 synced = size
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        file.call(os.fsync)
     return size, digest.hexdigest()
 
 
-def _open_direct(path: Path, flags: int) -> int:
-    """Past the page cache, where the file system can."""
-    try:
-        return os.open(path, flags | os.O_DIRECT, 0o666)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    return os.open(path, flags, 0o666)
+class _Direct:
+    """A file past the page cache, for as long as its file system takes that."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._path, self._flags = path, flags
+        try:
+            self._descriptor, self._is_direct = os.open(path, flags | os.O_DIRECT, 0o666), True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._descriptor, self._is_direct = os.open(path, flags, 0o666), False
+
+    def __enter__(self) -> _Direct:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        os.close(self._descriptor)
+
+    def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """function(descriptor, *arguments); through the cache from where O_DIRECT is refused.
+
+        That is at a file's odd end, by Linux before 5.5 in reading too; on some FUSE file systems anywhere.
+        """
+        try:
+            return function(self._descriptor, *arguments)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._is_direct:
+                raise
+        self._leave_direct()
+        return function(self._descriptor, *arguments)
+
+    def _leave_direct(self) -> None:
+        """By opening anew: the server of a FUSE file system does not hear of a flag that is taken back."""
+        plain = os.open(self._path, self._flags & ~(os.O_CREAT | os.O_TRUNC))
+        os.lseek(plain, os.lseek(self._descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
+        os.close(self._descriptor)
+        self._descriptor, self._is_direct = plain, False
 
 
 def _aligned() -> memoryview:
-    """Memory at an address that O_DIRECT takes: a page's."""
-    return memoryview(mmap.mmap(-1, _BLOCK_BYTES))
+    """Memory for a piece, at an address that O_DIRECT takes: a page's."""
+    return memoryview(mmap.mmap(-1, _PIECE_BYTES))
 
 
 def _pieces(blocks: Iterable[Union[bytes, memoryview]]) -> Iterator[memoryview]:
@@ -86,25 +125,19 @@ def _pieces(blocks: Iterable[Union[bytes, memoryview]]) -> Iterator[memoryview]:
     for block in blocks:
         rest = memoryview(block)
         while rest:
-            count = min(len(rest), _BLOCK_BYTES - filled)
-            buffer[filled : filled + count] = rest[:count]
+            count = min(len(rest), _PIECE_BYTES - filled, _HASHED_BYTES)
+            buffer[filled : filled + count] = rest[:count]  # holds Python's lock
             filled, rest = filled + count, rest[count:]
-            if filled == _BLOCK_BYTES:
+            if filled == _PIECE_BYTES:
                 yield buffer
                 filled = 0
     yield buffer[:filled]
 
 
-def _write(descriptor: int, piece: memoryview) -> int:
-    """os.write; what O_DIRECT refuses, such as the odd end of a file, goes through the cache."""
-    try:
-        return os.write(descriptor, piece)
-    except OSError as error:
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        if error.errno != errno.EINVAL or not flags & os.O_DIRECT:
-            raise
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-    return os.write(descriptor, piece)
+def _hash(digest: hashlib._Hash, data: memoryview) -> None:
+    for start in range(0, len(data), _HASHED_BYTES):
+        digest.update(data[start : start + _HASHED_BYTES])
+        time.sleep(_NAP_S)
 
 
 def write_atomic(path: Path, content: Union[str, bytes]) -> None:
