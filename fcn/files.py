@@ -18,9 +18,7 @@ _BLOCK_BYTES = 1 << 20
 # Of what is large, while a training runs: written or read at once, few enough calls for a disk far away; and
 # hashed between two naps, in which a step gets its core back sooner than by the scheduler's slice.
 _PIECE_BYTES, _HASHED_BYTES, _NAP_S = 4 << 20, 1 << 18, 1e-5
-_SYNC_BYTES = (
-    64 << 20
-)  # written between two syncs: where there is a cache, it is not given a gigabyte at once
+_SYNC_BYTES = 64 << 20  # written between two syncs: a page cache is not given a gigabyte at once
 
 
 def sha256_of(path: Path) -> str:
