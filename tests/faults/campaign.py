@@ -135,7 +135,7 @@ def show(result: Dict[str, Any]) -> None:
         kept = f"{kept}: {result['missing']}"
     if result["too_slow"]:
         kept += f", too slow: {', '.join(result['too_slow'])}"
-    right = f"{result['right']:4} of {result['cases']:<4}"
+    right = f"{result['right']:4} of {result['cases']:<4} "
     right += " " * 12 if result["wanted"] is None else f"wanted {result['wanted']:<4} "
     print(f"{result['row']:24} {right} {result['seconds']:7} s  {kept}")
     print(f"{INDENT}{result['must']}")
